@@ -1,0 +1,1 @@
+"""Shards in, uint8 batches out: packing, verification, the resident store, budgets, augmentation."""

@@ -1,0 +1,1 @@
+"""Networks and their artifact: staged encoders, decoders, heads, initialization."""

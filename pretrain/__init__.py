@@ -1,0 +1,1 @@
+"""Stage one: train a feature extractor without labels."""

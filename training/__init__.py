@@ -1,0 +1,1 @@
+"""The shared training core: one loop, optimizers, schedules, checkpoints, the run directory."""
