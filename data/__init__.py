@@ -1,1 +1,1 @@
-"""Shards in, uint8 batches out: packing, verification, the resident store, budgets, augmentation."""
+"""Shards in, uint8 batches out: packing, verification, resident store, budgets, augmentation."""

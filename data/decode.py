@@ -1,0 +1,192 @@
+"""Decoding one image to uint8 [C, H, W] (channels, height, width), by fixed rules.
+
+- The header is read first: an image above the pixel limit is never decoded.
+- Grey images have 1 channel, all others 3. Palettes are resolved, CMYK and other colour spaces
+  become RGB, 16-bit values keep their upper 8 bits, transparent pixels are laid over white.
+- EXIF orientation is applied. Of an animation the first frame is taken.
+- A `.npy` is uint8, [H, W], [H, W, C] or [C, H, W] with 1 or 3 channels; objects are refused.
+- `channels` turns grey into three equal channels, or colour into luma. `size` crops the largest
+  square from the middle and scales it to `size`; a JPEG is decoded at the smallest reduced scale
+  that is still large enough.
+"""
+
+import io
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from data.errors import DataError
+
+MAX_PIXELS = 2**26
+SHARD_FORMATS = ("PNG", "JPEG", "WEBP")
+
+_GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
+_TRANSPARENT_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
+_EXIF_ORIENTATION = 0x0112
+
+
+def decode_image(
+    data: bytes,
+    suffix: str,
+    *,
+    channels: int | None = None,
+    size: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] = SHARD_FORMATS,
+) -> npt.NDArray[np.uint8]:
+    """Decode an image by this module's rules.
+
+    Args:
+        data: the encoded image.
+        suffix: its ending without a dot; only "npy" matters, other formats are recognized by
+            their first bytes.
+        channels: 1 or 3; None keeps what the image has.
+        size: height and width of the result in pixels; None keeps the image's own.
+        max_pixels: above this many pixels (width times height) the image is refused undecoded.
+        formats: Pillow's names of the formats that may be read.
+    Returns:
+        uint8 [C, H, W], contiguous.
+    Raises:
+        DataError: the image cannot be decoded, or is too large; without the image's name.
+    """
+    if suffix == "npy":
+        array = _decode_npy(data, max_pixels)
+        if size is None and channels in (None, array.shape[0]):
+            return array
+        hwc = array.transpose(1, 2, 0)
+        image = Image.fromarray(hwc[:, :, 0] if hwc.shape[2] == 1 else np.ascontiguousarray(hwc))
+        return _to_array(image, channels, size)
+    try:
+        image = _open(data, max_pixels, formats)
+        if size is not None:
+            image.draft(None, (size, size))
+        return _to_array(image, channels, size)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises errors of many kinds on damaged files
+        raise DataError(f"does not decode: {_one_line(error)}") from error
+
+
+def image_shape(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = SHARD_FORMATS
+) -> tuple[int, int, int]:
+    """Channels, height and width that `decode_image` would give, from the header alone.
+
+    Raises:
+        DataError: not an image, or too large.
+    """
+    try:
+        image = _open(data, max_pixels, formats)
+        width, height = image.size
+        if _orientation(image) >= 5:  # turned by 90 degrees
+            width, height = height, width
+        return (1 if image.mode in _GREY_MODES else 3), height, width
+    except DataError:
+        raise
+    except Exception as error:  # as above
+        raise DataError(f"does not decode: {_one_line(error)}") from error
+
+
+def _open(data: bytes, max_pixels: int, formats: Sequence[str]) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=list(formats))
+    except UnidentifiedImageError as error:
+        raise DataError(f"does not decode: not one of {', '.join(formats)}") from error
+    _check_pixels(image.width, image.height, max_pixels)
+    return image
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise DataError(f"{width} x {height} pixels: it is empty")
+    if width * height > max_pixels:
+        raise DataError(f"{width} x {height} pixels is above the limit of {max_pixels} pixels")
+
+
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(_EXIF_ORIENTATION, 1)) if "exif" in image.info else 1
+
+
+def _to_array(image: Image.Image, channels: int | None, size: int | None) -> npt.NDArray[np.uint8]:
+    image = _to_grey_or_rgb(image)
+    if channels is not None:
+        image = image.convert("L" if channels == 1 else "RGB")
+    if size is not None and image.size != (size, size):
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.resize(
+            (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+        )
+    array = np.asarray(image)
+    if array.ndim == 2:
+        return array[np.newaxis].copy()
+    return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
+    """Decode to mode L or RGB, upright."""
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
+        return image
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64)
+        if wide.min() < 0 or wide.max() > 0xFFFF:
+            raise DataError(f"grey values from {wide.min()} to {wide.max()} are not 16-bit")
+        return Image.fromarray((wide >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise DataError("floating-point pixels have no fixed range; save it with 8 bits")
+    if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
+        grey = image.mode in _GREY_MODES
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("L" if grey else "RGB")
+    return image.convert("RGB")
+
+
+def _decode_npy(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise DataError(f"npy version {version}; 1.0 or 2.0 is read")
+    except (ValueError, SyntaxError, struct.error, EOFError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"does not decode: {_one_line(error)}") from error
+    if dtype != np.uint8:
+        raise DataError(f"npy of {dtype}; an image is uint8")
+    channel_axis = _channel_axis(shape)
+    height, width = (n for axis, n in enumerate(shape) if axis != channel_axis)
+    _check_pixels(width, height, max_pixels)
+    pixels = data[file.tell() :]
+    if len(pixels) != int(np.prod(shape)):
+        raise DataError(f"npy of shape {list(shape)} has {len(pixels)} bytes of pixels")
+    array = np.frombuffer(pixels, np.uint8).reshape(shape, order="F" if fortran_order else "C")
+    if channel_axis is None:
+        return array[np.newaxis].copy()
+    return np.array(np.moveaxis(array, channel_axis, 0), order="C", copy=True)
+
+
+def _channel_axis(shape: tuple[int, ...]) -> int | None:
+    """Which axis holds the channels: the last where that can be, else the first."""
+    if len(shape) == 2:
+        return None
+    if len(shape) == 3 and shape[2] in (1, 3):
+        return 2
+    if len(shape) == 3 and shape[0] in (1, 3):
+        return 0
+    raise DataError(f"npy of shape {list(shape)}; an image is [H, W], [H, W, C] or [C, H, W]")
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".replace("\n", " ")[:200]

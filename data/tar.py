@@ -1,0 +1,236 @@
+"""A reader of tar files that trusts nothing: headers, sizes and names are checked, one by one.
+
+Python's `tarfile` and WebDataset stop in silence where a tar is cut off, and read headers of any
+size into memory. This reader walks the 512-byte blocks itself: it knows ustar, GNU long names and
+pax headers, says where the archive is damaged, and reads a member only when asked to.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from data.errors import DataError
+
+_BLOCK = 512
+_MAX_NAME_HEADER_BYTES = 2**16  # GNU long names and pax headers; real ones are below 4 KiB
+_KINDS = {
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a character device",
+    b"4": "a block device",
+    b"6": "a pipe",
+    b"S": "a sparse file",
+    b"M": "part of a file of several volumes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TarDamage:
+    """The archive cannot be read from byte `offset` on; `name` is the damaged member, if known."""
+
+    offset: int
+    reason: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A member whose bytes are all there. With a `problem` it is not a plain file to be read."""
+
+    name: str
+    offset: int
+    size: int
+    problem: str | None
+    _file: BinaryIO
+    _data_offset: int
+
+    def read(self) -> bytes:
+        """The member's `size` bytes; only while the iteration that gave it goes on."""
+        self._file.seek(self._data_offset)
+        return self._file.read(self.size)
+
+
+def iter_members(path: Path) -> Iterator[TarMember | TarDamage]:
+    """Stream a tar's members in order, directories left out; damage is the last item.
+
+    Raises:
+        DataError: there is no such file, or it cannot be opened.
+    """
+    if not path.is_file():  # asked before opening: to open a pipe would wait for ever
+        raise DataError(f"{path}: {'not a plain file' if path.exists() else 'no such file'}")
+    try:
+        file = path.open("rb", buffering=2**18)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened: {error.strerror}") from error
+    with file:
+        yield from _walk(file, os.fstat(file.fileno()).st_size)
+
+
+def _walk(file: BinaryIO, end: int) -> Iterator[TarMember | TarDamage]:
+    offset = 0
+    member_offset: int | None = None  # where the headers of the member to come begin
+    long_name: bytes | None = None
+    pax: dict[bytes, bytes] = {}
+    while True:
+        if offset + _BLOCK > end:
+            yield TarDamage(offset, _cut_off(end))
+            return
+        file.seek(offset)
+        header = file.read(_BLOCK)
+        if not any(header):
+            trailing = _first_byte_not_zero(file)
+            if offset + 2 * _BLOCK > end:
+                yield TarDamage(offset, _cut_off(end))
+            elif trailing is not None:
+                yield TarDamage(trailing, "there is data after the end of the archive")
+            return
+        size = _number(header[124:136])
+        if size is None or not _checksum_holds(header):
+            what = "not a tar file" if offset == 0 else "no valid member header here"
+            compressed = header[:2] == b"\x1f\x8b" or header[:4] == b"\x28\xb5\x2f\xfd"
+            hint = ": it is compressed; decompress it first" if compressed else ""
+            yield TarDamage(offset, what + hint)
+            return
+        kind = header[156:157]
+        if member_offset is None:
+            member_offset = offset
+        data_offset = offset + _BLOCK
+
+        if kind in b"xgLK" and size <= _MAX_NAME_HEADER_BYTES and data_offset + size <= end:
+            data = file.read(size)
+            if kind == b"L":
+                long_name = data.rstrip(b"\0")
+            elif kind == b"x":
+                parsed = _pax_records(data)
+                if parsed is None:
+                    yield TarDamage(offset, "a pax header that cannot be read")
+                    return
+                pax = parsed
+            elif kind == b"g":
+                member_offset = None  # it describes the archive, not the next member
+            offset = data_offset + _padded(size)
+            continue
+        if kind in b"xgLK":
+            reason = _cut_off(end) if data_offset + size > end else "a header above 64 KiB"
+            yield TarDamage(offset, reason)
+            return
+
+        if b"size" in pax:
+            if not pax[b"size"].isdigit() or len(pax[b"size"]) > 18:
+                yield TarDamage(offset, "a pax header whose size is not a number")
+                return
+            size = int(pax[b"size"])
+        if kind in b"123456":
+            size = 0  # such members have no data, whatever their header says
+        if data_offset + size > end:
+            name = _printable(_raw_name(header, long_name, pax))
+            reason = f"{_cut_off(end)}, inside {name} that goes on to {data_offset + size}"
+            yield TarDamage(member_offset, reason, name)
+            return
+        if kind != b"5":
+            yield _member(file, header, long_name, pax, kind, member_offset, data_offset, size)
+        offset = data_offset + _padded(size)
+        member_offset, long_name, pax = None, None, {}
+
+
+def _member(
+    file: BinaryIO,
+    header: bytes,
+    long_name: bytes | None,
+    pax: dict[bytes, bytes],
+    kind: bytes,
+    member_offset: int,
+    data_offset: int,
+    size: int,
+) -> TarMember:
+    raw = _raw_name(header, long_name, pax)
+    problem: str | None = None
+    try:
+        name = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        problem = "its name is not UTF-8"
+    else:
+        if not name.isprintable():
+            problem = "its name has characters that cannot be printed"
+    name = _printable(raw)
+    if any(key.startswith(b"GNU.sparse") for key in pax):
+        kind = b"S"
+    if kind not in (b"0", b"\0", b"7"):
+        problem = f"{_KINDS.get(kind, f'a member of unknown type {kind!r}')}, not a plain file"
+    return TarMember(name, member_offset, size, problem, file, data_offset)
+
+
+def _raw_name(header: bytes, long_name: bytes | None, pax: dict[bytes, bytes]) -> bytes:
+    if b"path" in pax:
+        return pax[b"path"]
+    if long_name is not None:
+        return long_name
+    name = header[:100].split(b"\0", 1)[0]
+    if header[257:263] == b"ustar\0":  # in GNU's own format these bytes mean something else
+        prefix = header[345:500].split(b"\0", 1)[0]
+        if prefix:
+            return prefix + b"/" + name
+    return name
+
+
+def _printable(raw: bytes) -> str:
+    text = raw.decode("utf-8", errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _pax_records(data: bytes) -> dict[bytes, bytes] | None:
+    """Parse records `LENGTH KEY=VALUE\\n`; None where they are malformed."""
+    records: dict[bytes, bytes] = {}
+    data = data.rstrip(b"\0")
+    while data:
+        digits, space, _ = data.partition(b" ")
+        if not space or not digits.isdigit() or len(digits) > 6:
+            return None
+        length = int(digits)
+        record = data[len(digits) + 1 : length]
+        key, equals, value = record.partition(b"=")
+        if length > len(data) or not equals or not value.endswith(b"\n"):
+            return None
+        records[key] = value[:-1]
+        data = data[length:]
+    return records
+
+
+def _number(field: bytes) -> int | None:
+    """Read a header's number, octal or GNU base 256; None where it is neither or negative."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    digits = field.strip(b" \0")
+    if not digits:
+        return 0
+    if any(digit not in b"01234567" for digit in digits):
+        return None
+    return int(digits, 8)
+
+
+def _checksum_holds(header: bytes) -> bool:
+    stored = _number(header[148:156])
+    total = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+    if stored == total:
+        return True
+    # Some old writers summed signed bytes.
+    signed = total - 256 * sum(byte > 127 for byte in header[:148] + header[156:])
+    return stored == signed
+
+
+def _first_byte_not_zero(file: BinaryIO) -> int | None:
+    while chunk := file.read(2**20):
+        if any(chunk):
+            start = file.tell() - len(chunk)
+            return start + len(chunk) - len(chunk.lstrip(b"\0"))
+    return None
+
+
+def _padded(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _cut_off(end: int) -> str:
+    return f"the shard is truncated: it ends at byte {end}"
