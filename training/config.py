@@ -1,22 +1,19 @@
 """Configs from YAML files and `a.b.c=value` overrides, with every mistake told in one line."""
 
-import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
+from training.config_errors import explain, kind_of, models_in, show
 from training.errors import InputError
 
 Config = TypeVar("Config", bound=BaseModel)
 Values = dict[str, Any]
-
-# ---------------------------------------------------------------- reading
 
 
 class _Loader(yaml.SafeLoader):
@@ -61,7 +58,15 @@ def load_config(model: type[Config], path: str | Path, overrides: Sequence[str] 
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(error, model, values, path, parsed)) from None
+        errors = error.errors(include_url=False)
+        found_at, complaint = explain(errors[0], model, values)
+        source = str(path)
+        for keys, _, text in parsed:
+            if all(a == b for a, b in zip(keys, found_at, strict=False)):
+                source = f"override {text!r}"
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        key = ".".join(map(str, found_at)) or "the config"
+        raise InputError(f"{source}: {key}: {complaint}{more}") from None
 
 
 def _read_mapping(path: Path) -> Values:
@@ -78,7 +83,7 @@ def _read_mapping(path: Path) -> Values:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError(f"{path}: found {_show(values)}; a config is a mapping of keys to values")
+        raise InputError(f"{path}: found {show(values)}; a config is a mapping of keys to values")
     return values
 
 
@@ -101,7 +106,7 @@ def _set(values: Values, keys: tuple[str, ...], value: Any, text: str) -> None:
         values = values[parent]
         if not isinstance(values, dict):
             raise InputError(
-                f"override {text!r}: {'.'.join(keys[: depth + 1])} is {_show(values)}, "
+                f"override {text!r}: {'.'.join(keys[: depth + 1])} is {show(values)}, "
                 f"which has no key {keys[depth + 1]!r}"
             )
     if last == "kind" and values.get("kind") != value:
@@ -109,25 +114,10 @@ def _set(values: Values, keys: tuple[str, ...], value: Any, text: str) -> None:
     values[last] = value
 
 
-# ---------------------------------------------------------------- walking pydantic models
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)
-
-
-def _kind_of(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("kind")
-    return field.default if field else None
-
-
 def _models_for(field: FieldInfo, kind: Any) -> list[type[BaseModel]]:
     """Return the models that a field's mapping may be: one where its kind is known."""
-    models = list(_models_in(field.annotation))
-    return [m for m in models if _kind_of(m) == kind] or models
+    models = list(models_in(field.annotation))
+    return [m for m in models if kind_of(m) == kind] or models
 
 
 def _merge_defaults(model: type[BaseModel], values: Values) -> Values:
@@ -141,116 +131,33 @@ def _merge_defaults(model: type[BaseModel], values: Values) -> Values:
         value = merged.get(name)
         if not isinstance(value, dict):
             continue
-        default = field.get_default(call_default_factory=True, validated_data={})
+        default = field.get_default(call_default_factory=True)
         if isinstance(default, BaseModel):
-            kind = getattr(default, "kind", None)
-            if value.get("kind", kind) == kind:
-                under = default.model_dump(exclude_unset=True)
-                value = _overlay(under if kind is None else {"kind": kind, **under}, value)
+            value = _overlay(_explicit(default), value)
         candidates = _models_for(field, value.get("kind"))
         merged[name] = _merge_defaults(candidates[0], value) if len(candidates) == 1 else value
     return merged
 
 
+def _explicit(config: BaseModel) -> Values:
+    """Return what was given when `config` was made, and its kinds, as mappings."""
+    values = {}
+    for name in type(config).model_fields:
+        if name in config.model_fields_set or name == "kind":
+            value = getattr(config, name)
+            values[name] = _explicit(value) if isinstance(value, BaseModel) else value
+    return values
+
+
 def _overlay(under: Values, over: Values) -> Values:
-    merged = dict(under)
-    for key, value in over.items():
-        old = merged.get(key)
-        same_kind = isinstance(old, dict) and isinstance(value, dict)
-        if same_kind and value.get("kind", old.get("kind")) == old.get("kind"):  # type: ignore[union-attr]
-            merged[key] = _overlay(old, value)  # type: ignore[arg-type]
-        else:
-            merged[key] = value
+    """Lay one mapping over another, deeply; of another kind it replaces it."""
+    if over.get("kind", under.get("kind")) != under.get("kind"):
+        return over
+    merged = {**under, **over}
+    for key in under.keys() & over.keys():
+        if isinstance(under[key], dict) and isinstance(over[key], dict):
+            merged[key] = _overlay(under[key], over[key])
     return merged
-
-
-# ---------------------------------------------------------------- explaining
-
-
-def _explain(
-    error: ValidationError,
-    model: type[BaseModel],
-    values: Values,
-    path: Path,
-    overrides: Sequence[tuple[tuple[str, ...], Any, str]],
-) -> str:
-    errors = error.errors(include_url=False)
-    first = errors[0]
-    keys, models = _locate(model, values, first["loc"])
-    source = str(path)
-    for override_keys, _, text in overrides:
-        depth = min(len(override_keys), len(keys))
-        if override_keys[:depth] == tuple(keys[:depth]) and keys:
-            source = f"override {text!r}"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    key = ".".join(map(str, keys)) or "the config"
-    return f"{source}: {key}: {_complaint(first, keys, models)}{more}"
-
-
-def _locate(
-    model: type[BaseModel], values: Any, loc: tuple[int | str, ...]
-) -> tuple[list[int | str], list[type[BaseModel]]]:
-    """Return the keys of an error without pydantic's union tags, and the models at its parent."""
-    keys: list[int | str] = []
-    models, parents = [model], [model]
-    for position, part in enumerate(loc):
-        is_tag = part in [_kind_of(m) for m in models] and not (
-            isinstance(values, dict) and part in values
-        )
-        if is_tag:
-            models = [m for m in models if _kind_of(m) == part]
-            continue
-        fields = [m.model_fields[part] for m in models if part in m.model_fields]
-        known = isinstance(values, dict) and part in values
-        indexed = isinstance(values, list) and isinstance(part, int)
-        if not (fields or known or indexed or position == len(loc) - 1):
-            continue
-        keys.append(part)
-        parents = models
-        if not indexed:
-            models = [m for field in fields for m in _models_in(field.annotation)]
-        values = values[part] if known or indexed else None
-    return keys, models if loc and keys and _is_mapping_error(models) else parents
-
-
-def _is_mapping_error(models: list[type[BaseModel]]) -> bool:
-    return any(_kind_of(m) for m in models)
-
-
-def _complaint(
-    error: ErrorDetails, keys: Sequence[int | str], models: Sequence[type[BaseModel]]
-) -> str:
-    found = f"found {_show(error['input'])}"
-    kinds = [kind for m in models if (kind := _kind_of(m))]
-    match error["type"]:
-        case "extra_forbidden":
-            known = sorted({name for m in models for name in m.model_fields})
-            return f"unknown key; {_suggest(str(keys[-1]), known, 'known keys')}"
-        case "missing":
-            return "missing; it has no default, so give a value"
-        case "union_tag_invalid":
-            tag = str(error["ctx"]["tag"])
-            return f"unknown kind {tag!r}; {_suggest(tag, kinds, 'valid kinds')}"
-        case "union_tag_not_found":
-            return f"found no kind; valid kinds: {', '.join(kinds)}"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            hint = f"kind: {kinds[0]}" if kinds else "key: value"
-            return f"{found}; should be a mapping, such as {{{hint}}}"
-        case _:
-            message = error["msg"].removeprefix("Value error, ")
-            message = message.removeprefix("Input ").replace("\n", " ")
-            return f"{found}; {message}"
-
-
-def _suggest(found: str, valid: Sequence[str], title: str) -> str:
-    near = difflib.get_close_matches(found, valid, n=1)
-    choices = f"{title}: {', '.join(valid)}"
-    return f"did you mean {near[0]!r}? ({choices})" if near else choices
-
-
-def _show(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
@@ -258,9 +165,6 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
     return " ".join(str(error).split())
-
-
-# ---------------------------------------------------------------- writing and comparing
 
 
 def dump_config(config: BaseModel) -> str:
@@ -294,7 +198,7 @@ def first_difference(
     """
     now, then = _resolved(config), yaml.safe_load(dumped)
     if not isinstance(then, dict):
-        return "the config", _show(then), "a mapping"
+        return "the config", show(then), "a mapping"
     for key in ignore:
         now.pop(key, None)
         then.pop(key, None)
@@ -307,11 +211,11 @@ def _difference(
     for key in [*now, *(k for k in then if k not in now)]:
         name = f"{prefix}{key}"
         if key not in now or key not in then:
-            old = _show(then[key]) if key in then else "nothing"
-            return name, old, _show(now[key]) if key in now else "nothing"
+            old = show(then[key]) if key in then else "nothing"
+            return name, old, show(now[key]) if key in now else "nothing"
         if isinstance(now[key], dict) and isinstance(then[key], dict):
             if found := _difference(now[key], then[key], f"{name}."):
                 return found
         elif now[key] != then[key]:
-            return name, _show(then[key]), _show(now[key])
+            return name, show(then[key]), show(now[key])
     return None
