@@ -1,0 +1,66 @@
+"""What the report's figures share: sizes, margins, marks and numbers.
+
+Sizes are CSS pixels. Every figure exists for a wide page and for a narrow one, a phone.
+"""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from downstream.report_style import ArmStyle
+from downstream.statistics import Interval
+
+WIDE, NARROW = 960.0, 340.0
+WIDE_FONT, NARROW_FONT = 14.0, 12.0
+
+
+def axes_with_margins(figure: Figure, left: float, right: float, bottom: float, top: float) -> Axes:
+    """Axes with the given margins in CSS pixels."""
+    width, height = figure.get_size_inches() * 72
+    return figure.add_axes(
+        (
+            left / width,
+            bottom / height,
+            (width - left - right) / width,
+            (height - bottom - top) / height,
+        )
+    )
+
+
+def whisker(axes: Axes, place: float, interval: Interval, style: ArmStyle) -> None:
+    """Vertical bar from low to high, in percent; none where there is no interval."""
+    if interval.low is None or interval.high is None:
+        return
+    low, mean, high = (100 * value for value in (interval.low, interval.mean, interval.high))
+    axes.errorbar(
+        [place],
+        [mean],
+        yerr=[[mean - low], [high - mean]],
+        fmt="none",
+        ecolor=style.color,
+        elinewidth=1.6,
+        capsize=3.5,
+        capthick=1.6,
+    )
+
+
+def marker_handle(axes: Axes, style: ArmStyle) -> Line2D:
+    """An arm's marker alone, for a legend."""
+    return axes.plot(
+        [],
+        [],
+        linestyle="none",
+        marker=style.marker,
+        markeredgewidth=0,
+        color=style.color,
+    )[0]
+
+
+def count(count: int) -> str:
+    """A count with thousands separated by commas."""
+    return f"{count:,}"
+
+
+def signed(value: float) -> str:
+    """A number with its sign, thousands separated by commas."""
+    return f"{value:+,.10g}".replace("-", "−") if value else "0"

@@ -1,0 +1,84 @@
+"""How the report looks: one palette in two themes, and each arm's name, colour, marker and line.
+
+Figures are drawn in the light colours; `report_svg` turns those into CSS variables of the same
+roles, so a role's colour must be unique within the light theme.
+"""
+
+from dataclasses import dataclass
+
+LIGHT = {
+    "page": "#fbfaf8",
+    "panel": "#f3f1ec",
+    "ink": "#1c2024",
+    "muted": "#565d66",
+    "rule": "#d9d6cf",
+    "accent": "#1d4ed0",
+    "arm-1": "#1034cc",
+    "arm-2": "#00785a",
+    "arm-3": "#a62806",
+    "arm-4": "#a0148c",
+    "arm-5": "#2b2e33",
+    "arm-6": "#8a6000",
+    "arm-7": "#b02460",
+    "arm-8": "#3b6b1f",
+}
+DARK = {
+    "page": "#14171b",
+    "panel": "#1d2126",
+    "ink": "#eceae6",
+    "muted": "#a9b0b9",
+    "rule": "#383e46",
+    "accent": "#8fb0ff",
+    "arm-1": "#6f92ff",
+    "arm-2": "#46e6c2",
+    "arm-3": "#ea8a5e",
+    "arm-4": "#f6abff",
+    "arm-5": "#8f959d",
+    "arm-6": "#e0b24a",
+    "arm-7": "#ff8fb8",
+    "arm-8": "#a3d17c",
+}
+
+
+@dataclass(frozen=True)
+class ArmStyle:
+    """How one arm is named and drawn; colour, marker and line each tell it from the others."""
+
+    label: str
+    role: str
+    marker: str
+    line: str | tuple[float, tuple[float, ...]]
+    pretrained: bool
+
+    @property
+    def color(self) -> str:
+        """Hex colour in the light theme."""
+        return LIGHT[self.role]
+
+
+_DASHED = (0, (5.0, 2.0))
+_DASH_DOT = (0, (6.0, 1.8, 1.4, 1.8))
+_DOTTED = (0, (1.4, 1.6))
+
+_KNOWN = {
+    "finetuned": ArmStyle("pretrained, fine-tuned", "arm-1", "o", "solid", True),
+    "frozen": ArmStyle("pretrained, frozen", "arm-2", "s", "solid", True),
+    "scratch": ArmStyle("from scratch", "arm-3", "^", _DASHED, False),
+    "random_frozen": ArmStyle("random, frozen", "arm-4", "D", _DASH_DOT, False),
+    "raw_logistic": ArmStyle("raw pixels", "arm-5", "X", _DOTTED, False),
+}
+_FURTHER = [
+    ("arm-6", "v", _DASHED),
+    ("arm-7", "P", _DASH_DOT),
+    ("arm-8", "p", _DOTTED),
+]
+
+
+def arm_styles(arms: list[str]) -> dict[str, ArmStyle]:
+    """Style of each arm; arms that have no style of their own share the remaining ones in turn."""
+    others = [arm for arm in arms if arm not in _KNOWN]
+    styles = {arm: _KNOWN[arm] for arm in arms if arm in _KNOWN}
+    for position, arm in enumerate(others):
+        role, marker, line = _FURTHER[position % len(_FURTHER)]
+        styles[arm] = ArmStyle(arm.replace("_", " "), role, marker, line, False)
+    return {arm: styles[arm] for arm in arms}
