@@ -11,7 +11,7 @@
 """
 
 import io
-import struct
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data.errors import DataError
+from data.npy import channel_axis, read_npy_header, to_chw
 
 MAX_PIXELS = 2**26
 SHARD_FORMATS = ("PNG", "JPEG", "WEBP")
@@ -53,12 +54,7 @@ def decode_image(
         DataError: the image cannot be decoded, or is too large; without the image's name.
     """
     if suffix == "npy":
-        array = _decode_npy(data, max_pixels)
-        if size is None and channels in (None, array.shape[0]):
-            return array
-        hwc = array.transpose(1, 2, 0)
-        image = Image.fromarray(hwc[:, :, 0] if hwc.shape[2] == 1 else np.ascontiguousarray(hwc))
-        return _to_array(image, channels, size)
+        return fit_image(_decode_npy(data, max_pixels), channels=channels, size=size)
     try:
         image = _open(data, max_pixels, formats)
         if size is not None:
@@ -68,6 +64,18 @@ def decode_image(
         raise
     except Exception as error:  # Pillow raises errors of many kinds on damaged files
         raise DataError(f"does not decode: {_one_line(error)}") from error
+
+
+def fit_image(
+    image_CHW: npt.NDArray[np.uint8], *, channels: int | None = None, size: int | None = None
+) -> npt.NDArray[np.uint8]:
+    """Bring decoded pixels to `channels` and `size`, as `decode_image` would."""
+    same_size = size is None or image_CHW.shape[1:] == (size, size)
+    if same_size and channels in (None, image_CHW.shape[0]):
+        return image_CHW
+    grey = image_CHW.shape[0] == 1
+    pixels = image_CHW[0] if grey else np.ascontiguousarray(image_CHW.transpose(1, 2, 0))
+    return _to_array(Image.fromarray(pixels), channels, size)
 
 
 def image_shape(
@@ -151,41 +159,18 @@ def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
 
 def _decode_npy(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:
     file = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
-            raise DataError(f"npy version {version}; 1.0 or 2.0 is read")
-    except (ValueError, SyntaxError, struct.error, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"does not decode: {_one_line(error)}") from error
+    shape, fortran_order, dtype = read_npy_header(file)
     if dtype != np.uint8:
         raise DataError(f"npy of {dtype}; an image is uint8")
-    channel_axis = _channel_axis(shape)
-    height, width = (n for axis, n in enumerate(shape) if axis != channel_axis)
+    axis = channel_axis(shape)
+    height, width = (n for i, n in enumerate(shape) if i != axis)
     _check_pixels(width, height, max_pixels)
     pixels = data[file.tell() :]
-    if len(pixels) != int(np.prod(shape)):
+    if len(pixels) != math.prod(shape):
         raise DataError(f"npy of shape {list(shape)} has {len(pixels)} bytes of pixels")
-    array = np.frombuffer(pixels, np.uint8).reshape(shape, order="F" if fortran_order else "C")
-    if channel_axis is None:
-        return array[np.newaxis].copy()
-    return np.array(np.moveaxis(array, channel_axis, 0), order="C", copy=True)
-
-
-def _channel_axis(shape: tuple[int, ...]) -> int | None:
-    """Which axis holds the channels: the last where that can be, else the first."""
-    if len(shape) == 2:
-        return None
-    if len(shape) == 3 and shape[2] in (1, 3):
-        return 2
-    if len(shape) == 3 and shape[0] in (1, 3):
-        return 0
-    raise DataError(f"npy of shape {list(shape)}; an image is [H, W], [H, W, C] or [C, H, W]")
+    return to_chw(
+        np.frombuffer(pixels, np.uint8).reshape(shape, order="F" if fortran_order else "C")
+    )
 
 
 def _one_line(error: Exception) -> str:
