@@ -1,0 +1,46 @@
+"""The table that every benchmark ends with, and the exit status that it earns."""
+
+import os
+import platform
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One speed claim: rates of the peer and of ours, and the ratio that is aimed at."""
+
+    what: str
+    peer: float
+    ours: float
+    target: float
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.peer
+
+    @property
+    def met(self) -> bool:
+        return self.ratio >= self.target
+
+
+def machine() -> str:
+    """Return the processor, cores and torch version in a line."""
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine()
+    )
+    return f"{device}, {os.cpu_count()} cores, torch {torch.__version__}"
+
+
+def report(comparisons: list[Comparison], unit: str) -> int:
+    """Print `what | peer | ours | ratio | target` and return 1 where a target is missed, else 0."""
+    print(f"\n{machine()}; {unit}\n")
+    print("what | peer | ours | ratio | target")
+    print("--- | ---: | ---: | ---: | ---:")
+    for c in comparisons:
+        verdict = "" if c.met else " (missed)"
+        print(f"{c.what} | {c.peer:,.0f} | {c.ours:,.0f} | {c.ratio:.2f}{verdict} | {c.target:.2f}")
+    return 0 if all(c.met for c in comparisons) else 1
