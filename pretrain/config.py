@@ -1,0 +1,74 @@
+"""The config of stage one: its table of contents."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.decoders import DecoderConfig, MirrorDecoderConfig
+from models.encoders import ConvEncoderConfig, EncoderConfig
+from pretrain.autoencoder import AutoencoderConfig
+from training.checkpoints import CheckpointConfig
+from training.compute import ComputeConfig
+from training.optimizers import AdamWConfig, OptimizerConfig
+from training.schedules import CosineSchedule, ScheduleConfig
+
+ObjectiveConfig = AutoencoderConfig
+
+
+class DataConfig(BaseModel):
+    """Which images to learn from; labels in the shards are not read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shards: str | tuple[str, ...] = Field(
+        description="WebDataset tars: a path, a glob or braces such as train-{000000..000007}.tar"
+    )
+    on_bad: Literal["fatal", "skip"] = Field(
+        "fatal", description="what a sample that cannot be read does: end the run, or be left out"
+    )
+    max_bad_share: float = Field(
+        0.01, ge=0, le=1, description="largest share of bad samples that `skip` puts up with"
+    )
+    channels: int | None = Field(
+        None, ge=1, description="1 for grey, 3 for colour; null: as dataset.json says"
+    )
+    size: int | None = Field(
+        None, ge=1, description="side in pixels to scale and crop to; null: as dataset.json says"
+    )
+
+
+class PretrainConfig(BaseModel):
+    """One pretraining run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the run's folder below runs_dir"
+    )
+    runs_dir: str = "runs"
+    seed: int = Field(0, ge=0, description="of weights, order of the images, and every draw")
+    steps: int | None = Field(None, ge=1, description="optimizer steps; give these or epochs")
+    epochs: float | None = Field(None, gt=0, description="passes over the images")
+    batch_size: int = Field(256, ge=1, description="images per step, over all ranks")
+    data: DataConfig
+    encoder: EncoderConfig = ConvEncoderConfig()
+    decoder: DecoderConfig = MirrorDecoderConfig()
+    objective: ObjectiveConfig = AutoencoderConfig()
+    optimizer: OptimizerConfig = AdamWConfig(lr=3e-3, weight_decay=0.01)
+    schedule: ScheduleConfig = CosineSchedule()
+    compute: ComputeConfig = ComputeConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "PretrainConfig":
+        if (self.steps is None) == (self.epochs is None):
+            found = f"steps={self.steps} and epochs={self.epochs}"
+            raise ValueError(f"found {found}; give one of the two and leave the other null")
+        return self
+
+    def total_steps(self, num_images: int) -> int:
+        """Return the length of the run in optimizer steps, at least one."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * num_images / self.batch_size))

@@ -1,0 +1,88 @@
+"""What a denoising autoencoder does to its input before it has to restore it.
+
+Shapes: B rows at hand, C channels, H height, W width. Images are float in [0, 1].
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from data.augment import Augment, AugmentConfig
+from training.randomness import StepDraws
+
+
+class _Corruption(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NoCorruption(_Corruption):
+    """The clean image: a plain autoencoder."""
+
+    kind: Literal["none"] = "none"
+
+
+class GaussianCorruption(_Corruption):
+    """Independent normal noise on every value, not clipped (Vincent et al., 2010)."""
+
+    kind: Literal["gaussian"] = "gaussian"
+    std: float = Field(0.3, gt=0, description="standard deviation, in units of the [0, 1] range")
+
+
+class MaskingCorruption(_Corruption):
+    """Random pixels set to zero, in all channels at once (Vincent et al., 2008)."""
+
+    kind: Literal["masking"] = "masking"
+    share: float = Field(0.3, gt=0, lt=1, description="chance that a pixel is masked")
+
+
+class SaltAndPepperCorruption(_Corruption):
+    """Random pixels set to black or white, in all channels at once (Vincent et al., 2010)."""
+
+    kind: Literal["salt_and_pepper"] = "salt_and_pepper"
+    share: float = Field(0.2, gt=0, lt=1, description="chance that a pixel is replaced")
+
+
+class AugmentCorruption(_Corruption):
+    """A random augmentation; the target is the image before it (Falcon et al., 2021, AAVAE).
+
+    To undo a shift, a turn or an erased part the code must say what is in the picture and where
+    it belongs: more than noise asks for.
+    """
+
+    kind: Literal["augment"] = "augment"
+    augment: AugmentConfig = AugmentConfig(
+        horizontal_flip=True, shift=0.12, scale=(0.8, 1.25), rotation=15.0, erasing=1.0
+    )
+
+
+CorruptionConfig = Annotated[
+    NoCorruption
+    | GaussianCorruption
+    | MaskingCorruption
+    | SaltAndPepperCorruption
+    | AugmentCorruption,
+    Field(discriminator="kind"),
+]
+
+
+def corrupt(config: CorruptionConfig, images: Tensor, draws: StepDraws) -> Tensor:
+    """Return a corrupted copy of images [B, C, H, W]; every draw is one of the global batch."""
+    match config:
+        case NoCorruption():
+            return images
+        case GaussianCorruption():
+            return images + config.std * draws.randn("corruption", *images.shape[1:])
+        case MaskingCorruption():
+            kept = draws.rand("corruption", 1, *images.shape[2:]) >= config.share
+            return images * kept
+        case SaltAndPepperCorruption():
+            # One uniform draw decides both: below share/2 pepper, from there to share salt.
+            draw = draws.rand("corruption", 1, *images.shape[2:])
+            salted = torch.where(draw < config.share, 1.0, images)
+            return torch.where(draw < config.share / 2, 0.0, salted)
+        case AugmentCorruption():
+            augment = Augment(config.augment)
+            params = augment.draw(draws.global_size, draws.generator("corruption"))
+            return augment.apply(images, params.rows(draws.start, draws.stop))

@@ -1,0 +1,25 @@
+"""The plug-in of stage one: what a pretraining method must be."""
+
+import torch
+from torch import Tensor
+
+from models.encoders import Encoder
+from training.trainable import Trainable
+
+
+class Objective(Trainable):
+    """What stage one minimizes: owns every network it trains, the exported encoder among them.
+
+    Its batches are {"images": uint8 [B, C, H, W]}. The loop knows nothing more of it than that it
+    is a Trainable; the run exports `encoder` at every checkpoint.
+    """
+
+    encoder: Encoder
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Return uint8 images [B, C, H, W] as float32 in [0, 1], channels last in memory.
+
+    On the CPU and on tensor cores convolutions over channels-last images are the faster ones.
+    """
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)

@@ -1,0 +1,23 @@
+"""Pictures of what an encoder has learned."""
+
+import torch
+from torch import Tensor, nn
+
+from models.encoders import Encoder
+
+
+def first_layer_filters(encoder: Encoder) -> Tensor:
+    """Return the lowest layer's weights as pictures [N, C, H, W], each scaled to [0, 1].
+
+    Grey is zero; black and white are the filter's largest weight, negative and positive. Filters
+    over more than three channels are shown as their mean over channels.
+    """
+    lowest = next(m for m in encoder.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    weights = lowest.weight.detach().float()
+    if weights.dim() == 2:
+        shape = encoder.input
+        weights = weights.unflatten(1, (shape.channels, shape.height, shape.width))
+    if weights.shape[1] not in (1, 3):
+        weights = weights.mean(1, keepdim=True)
+    largest = weights.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo().tiny)
+    return 0.5 + 0.5 * weights / largest
