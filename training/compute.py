@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -130,3 +130,15 @@ def any_rank(accelerator: Accelerator, flag: bool) -> bool:
         return flag
     count = torch.tensor(int(flag), device=accelerator.device)
     return bool(accelerator.reduce(count, reduction="sum").item())
+
+
+def on_main(accelerator: Accelerator, action: Callable[[], None]) -> None:
+    """Do something on the first rank while the others wait; where it fails, all fail."""
+    error = None
+    if accelerator.is_main_process:
+        try:
+            action()
+        except Exception as caught:  # raised below, when the other ranks know
+            error = caught
+    if any_rank(accelerator, error is not None):
+        raise error or InputError("stopped: the first rank met an error, which it tells itself")

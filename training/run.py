@@ -1,0 +1,272 @@
+"""The long run: steps with a log, previews, checkpoints, and stops that lose nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from training.checkpoints import (
+    Checkpoint,
+    CheckpointConfig,
+    latest_checkpoint,
+    save_checkpoint,
+)
+from training.compute import any_rank, mean_over_ranks, on_main
+from training.console import Console, format_seconds
+from training.errors import NonFiniteLossError
+from training.loop import Metrics, Trainer
+from training.run_directory import RunDirectory
+from training.signals import StopRequest
+
+# Ranks on accelerators agree to stop only so often: each time they wait for their devices.
+_STEPS_BETWEEN_AGREEMENTS = 10
+
+
+class LogConfig(BaseModel):
+    """How often numbers are written down."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every: int = Field(default=50, ge=1, description="Steps between lines of log.jsonl.")
+
+
+class PreviewConfig(BaseModel):
+    """How often pictures are written."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every: int | None = Field(
+        default=None, ge=1, description="Steps between previews; null: a quarter of the run."
+    )
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        status: "interrupted" by a signal after a checkpoint; "already_finished" before it began.
+        step: steps taken in all.
+        seconds: wall-clock time of training in all, over every process that took part.
+        images_per_second: of this process, checkpoints and previews not counted; 0 where it
+            took no step.
+    """
+
+    status: Literal["finished", "already_finished", "interrupted"]
+    step: int
+    seconds: float
+    images_per_second: float
+
+
+def run_training(
+    trainer: Trainer,
+    directory: RunDirectory,
+    *,
+    checkpoint: CheckpointConfig,
+    log: LogConfig,
+    preview: PreviewConfig,
+    provenance: Mapping[str, Any],
+    preview_images: Tensor | None = None,
+    on_checkpoint: Callable[[int], None] | None = None,
+) -> RunResult:
+    """Train to the end, or to a signal, from the run's last checkpoint or from the start.
+
+    Resumed equals uninterrupted: on a CPU bit for bit. All ranks call it.
+
+    Args:
+        trainer: freshly made.
+        directory: opened for this run's config; closed at the end.
+        checkpoint, log, preview: how often each is written; each also at the last step.
+        provenance: see `RunDirectory.start`; the seed and the data's fingerprint belong here.
+        preview_images: uint8 [N, C, H, W] shown by the trainable's previews; None: no previews.
+        on_checkpoint: called with the number of steps taken just before a checkpoint counts, on
+            the first rank: whenever a checkpoint exists, its export exists.
+    Raises:
+        InputError: the folder or its checkpoint does not fit, or there is no space left.
+        NonFiniteLossError: training diverged; names step, phase and the last checkpoint.
+    """
+    run = _Run(trainer, directory, checkpoint, log, preview, preview_images, on_checkpoint)
+    try:
+        return run.train(provenance)
+    except NonFiniteLossError as error:
+        latest = latest_checkpoint(directory.checkpoints)
+        where = f"the last checkpoint is {latest}" if latest else "there is no checkpoint yet"
+        raise NonFiniteLossError(f"{error}; {where}") from None
+    finally:
+        directory.close()
+
+
+class _Clock:
+    """Wall-clock time of a run, and images per second without the pauses."""
+
+    def __init__(self, seconds_before: float) -> None:
+        self._seconds_before = seconds_before
+        self._began = self._lap_began = time.perf_counter()
+        self._images = self._lap_images = 0
+        self._pauses = self._lap_pauses = 0.0
+
+    def count(self, images: int) -> None:
+        self._images += images
+        self._lap_images += images
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        pause = time.perf_counter() - began
+        self._pauses += pause
+        self._lap_pauses += pause
+
+    def seconds(self) -> float:
+        """Seconds of the whole run, earlier processes included."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def rate(self) -> float:
+        """Images per second of this process."""
+        return self._images / (time.perf_counter() - self._began - self._pauses)
+
+    def lap(self) -> float:
+        """Images per second since the last lap."""
+        now = time.perf_counter()
+        rate = self._lap_images / (now - self._lap_began - self._lap_pauses)
+        self._lap_began, self._lap_images, self._lap_pauses = now, 0, 0.0
+        return rate
+
+
+class _Run:
+    def __init__(
+        self,
+        trainer: Trainer,
+        directory: RunDirectory,
+        checkpoint: CheckpointConfig,
+        log: LogConfig,
+        preview: PreviewConfig,
+        preview_images: Tensor | None,
+        on_checkpoint: Callable[[int], None] | None,
+    ) -> None:
+        total = trainer.total_steps
+        self.trainer = trainer
+        self.directory = directory
+        self.accelerator = trainer.accelerator
+        self.log_every = log.every
+        self.checkpoint_every = checkpoint.every or max(1, total // 10)
+        self.keep = checkpoint.keep
+        self.preview_every = preview.every or max(1, total // 4)
+        self.preview_images = preview_images
+        self.on_checkpoint = on_checkpoint
+
+    def train(self, provenance: Mapping[str, Any]) -> RunResult:
+        trainer, total = self.trainer, self.trainer.total_steps
+        first, seconds = self.directory.progress()
+        self.console = Console(
+            first_step=first,
+            total_steps=total,
+            images_per_step=trainer.batches.batch_size,
+            quiet=not self.accelerator.is_main_process,
+        )
+        if first >= total:
+            self.console.say(f"{self.directory.path}: all {total:,} steps are done already")
+            return RunResult("already_finished", first, seconds, 0.0)
+
+        if resumed := self.directory.start(provenance):
+            trainer.load_state(resumed.state)
+        self.clock = _Clock(seconds)
+        self.console.begin(self._plan(first))
+        try:
+            done = self._steps(first)
+        finally:
+            self.console.end()
+        status: Literal["finished", "interrupted"] = "finished" if done == total else "interrupted"
+        rate = self.clock.rate()
+        seconds = self.clock.seconds()
+        self.console.say(
+            f"{status} at step {done:,} of {total:,} after {format_seconds(seconds)}, "
+            f"{rate:,.0f} images/s"
+        )
+        return RunResult(status, done, seconds, rate)
+
+    def _steps(self, first: int) -> int:
+        """Take the steps from `first` on; return how many the run has taken when it stops."""
+        trainer, total = self.trainer, self.trainer.total_steps
+        with StopRequest() as stop:
+            for step in range(first, total):
+                done = step + 1
+                logged = done in (1, total) or done % self.log_every == 0
+                metrics = trainer.train_step(step, measure=logged)
+                self.clock.count(trainer.batches.batch_size)
+                loss = self._log(done, metrics) if logged else None
+                self.console.advance(done, loss)
+                stopping = done < total and self._agree_to_stop(stop, done)
+                with self.clock.paused():
+                    if done == total or done % self.preview_every == 0:
+                        self._preview(done)
+                    if done == total or done % self.checkpoint_every == 0 or stopping:
+                        self._checkpoint(done)
+                if stopping:
+                    return done
+        return total
+
+    def _plan(self, first: int) -> str:
+        trainer = self.trainer
+        count = sum(p.numel() for p in trainer.trainable.parameters())
+        ranks = self.accelerator.num_processes
+        place = trainer.device.type
+        place += f" with {torch.get_num_threads()} threads" if place == "cpu" else ""
+        place += f" on {ranks} ranks" if ranks > 1 else ""
+        begin = f"from step {first:,} " if first else ""
+        return (
+            f"{self.directory.path}: training {begin}to step {trainer.total_steps:,}, "
+            f"{trainer.batches.batch_size:,} images each; {count:,} parameters; "
+            f"{place}, {trainer.execution}"
+        )
+
+    def _log(self, done: int, metrics: Metrics) -> float:
+        """Write one line; return the loss (of the last phase)."""
+        values = {name: value for name, value in metrics.items() if not isinstance(value, Tensor)}
+        measured = {name: value for name, value in metrics.items() if isinstance(value, Tensor)}
+        stacked = torch.stack([value.float() for value in measured.values()])
+        means = mean_over_ranks(self.accelerator, stacked).tolist()
+        values.update(zip(measured, means, strict=True))
+        line = {
+            "step": done,
+            "images": done * self.trainer.batches.batch_size,
+            "images_per_second": self.clock.lap(),
+            "seconds": self.clock.seconds(),
+            **values,
+        }
+        if self.accelerator.is_main_process:
+            with self.clock.paused():
+                self.directory.log(line)
+        return next(value for name, value in reversed(values.items()) if name.endswith("loss"))
+
+    def _agree_to_stop(self, stop: StopRequest, done: int) -> bool:
+        if self.trainer.device.type != "cpu" and done % _STEPS_BETWEEN_AGREEMENTS:
+            return False
+        return any_rank(self.accelerator, stop.requested)
+
+    def _preview(self, done: int) -> None:
+        if self.preview_images is None or not self.accelerator.is_main_process:
+            return
+        trainable = self.trainer.trainable
+        trainable.eval()
+        # Another batch size than training's would compile everything once more.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            pictures = trainable.preview(self.preview_images.to(self.trainer.device))
+        trainable.train()
+        self.directory.save_previews(pictures, done)
+
+    def _checkpoint(self, done: int) -> None:
+        def write() -> None:
+            if self.on_checkpoint is not None:
+                self.on_checkpoint(done)
+            checkpoint = Checkpoint(done, self.clock.seconds(), self.trainer.state())
+            save_checkpoint(self.directory.checkpoints, checkpoint, keep=self.keep)
+
+        on_main(self.accelerator, write)

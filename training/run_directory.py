@@ -1,0 +1,232 @@
+"""The folder of a run: config, environment, log, TensorBoard, previews, checkpoints."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from torch import Tensor
+
+from training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, read_progress
+from training.compute import on_main
+from training.config import dump_config, first_difference
+from training.environment import describe_environment
+from training.errors import InputError
+from training.previews import save_grid
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch.utils.tensorboard import SummaryWriter
+
+_OWN_FILES = ("config.yaml", "environment.json", "log.jsonl")
+_OWN_FOLDERS = ("tensorboard", "previews", "checkpoints")
+# They say where the run lies, not what it does: a run may be moved and then resumed.
+_PLACE_KEYS = ("name", "runs_dir")
+
+
+class RunDirectory:
+    """One run's folder. `open` looks and refuses, `start` is the first to write.
+
+    Attributes:
+        path: the folder.
+        resumed: whether it holds a run that is to go on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: BaseModel,
+        accelerator: Accelerator,
+        *,
+        resumed: bool,
+        exports: Sequence[str],
+    ) -> None:
+        self.path = path
+        self.resumed = resumed
+        self._config = config
+        self._accelerator = accelerator
+        self._exports = exports
+        self._tensorboard: SummaryWriter | None = None
+        self._lock: int | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        config: BaseModel,
+        accelerator: Accelerator,
+        *,
+        resume: bool,
+        overwrite: bool,
+        exports: Sequence[str] = (),
+    ) -> RunDirectory:
+        """Check that a run may be made or resumed in a folder; write nothing.
+
+        Args:
+            path: the folder, which need not exist.
+            config: the whole resolved config of the run.
+            resume: go on with the run in the folder; start one where there is none.
+            overwrite: remove the run in the folder first.
+            exports: names of files that the caller writes into the folder: part of the run.
+        Raises:
+            InputError: the folder holds a run and neither flag is set, or a run of another
+                config, or something that is not a run; one line.
+        """
+        path = Path(path)
+        on_main(accelerator, lambda: _check(path, config, resume=resume, overwrite=overwrite))
+        resumed = resume and (path / "config.yaml").exists()
+        return cls(path, config, accelerator, resumed=resumed, exports=exports)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    def progress(self) -> tuple[int, float]:
+        """Return the steps and seconds that a resumed run has behind it, else (0, 0)."""
+        latest = latest_checkpoint(self.checkpoints) if self.resumed else None
+        return read_progress(latest) if latest else (0, 0.0)
+
+    def start(self, provenance: Mapping[str, Any]) -> Checkpoint | None:
+        """Make or tidy the folder; return the checkpoint to go on from, if there is one.
+
+        Lines of the log later than that checkpoint are cut: those steps are taken again.
+
+        Args:
+            provenance: what a resumed run must share with its beginning besides the config,
+                fit for JSON, such as the data's fingerprint; kept in environment.json.
+        Raises:
+            InputError: another process trains here, the run began on other data, or its
+                checkpoint is damaged.
+        """
+        checkpoint = None
+        on_main(self._accelerator, lambda: self._prepare(provenance))
+        if self.resumed and (latest := latest_checkpoint(self.checkpoints)):
+            checkpoint = load_checkpoint(latest)
+        step = checkpoint.step if checkpoint else 0
+        on_main(self._accelerator, lambda: self._begin_log(step, provenance))
+        return checkpoint
+
+    def log(self, values: Mapping[str, float]) -> None:
+        """Append one line of numbers, "step" among them, to log.jsonl and TensorBoard."""
+        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite) + "\n")
+        if self._tensorboard is None:  # the import takes seconds
+            from torch.utils.tensorboard import SummaryWriter
+
+            step = int(values["step"])
+            self._tensorboard = SummaryWriter(self.path / "tensorboard", purge_step=step)
+        for name, value in values.items():
+            if name != "step":
+                self._tensorboard.add_scalar(name, value, int(values["step"]))
+
+    def save_previews(self, pictures: Mapping[str, Tensor], step: int) -> None:
+        """Write each batch of pictures as previews/NAME-STEP.png."""
+        folder = self.path / "previews"
+        folder.mkdir(exist_ok=True)
+        for name, images in pictures.items():
+            save_grid(folder / f"{name}-{step:08d}.png", images)
+
+    def close(self) -> None:
+        """Flush TensorBoard's file and let others write here."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+            self._tensorboard = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _prepare(self, provenance: Mapping[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{self.path}: another process is training here; wait for it or choose another name"
+            ) from None
+        if self.resumed:
+            self._check_provenance(provenance)
+            return
+        for name in (*_OWN_FILES, *self._exports):
+            (self.path / name).unlink(missing_ok=True)
+        for name in _OWN_FOLDERS:
+            if (self.path / name).exists():
+                shutil.rmtree(self.path / name)
+        _write_text(self.path / "config.yaml", dump_config(self._config))
+
+    def _check_provenance(self, provenance: Mapping[str, Any]) -> None:
+        file = self.path / "environment.json"
+        if not file.exists():  # it died before it began
+            return
+        then = json.loads(file.read_text(encoding="utf-8"))
+        for key, value in provenance.items():
+            if then.get(key) != value:
+                raise InputError(
+                    f"{file}: {key} is {then.get(key)!r} there and {value!r} now; resume on what "
+                    "the run began with, or start anew with --overwrite"
+                )
+
+    def _begin_log(self, step: int, provenance: Mapping[str, Any]) -> None:
+        file = self.path / "environment.json"
+        now = describe_environment(self._accelerator)
+        if self.resumed and file.exists():
+            environment = json.loads(file.read_text(encoding="utf-8"))
+            environment.setdefault("resumed", []).append({"step": step, **now})
+        else:
+            environment = {**now, **provenance}
+        _write_text(file, json.dumps(environment, indent=2) + "\n")
+        log = self.path / "log.jsonl"
+        if log.exists():
+            _write_text(log, "".join(_lines_until(log, step)))
+
+
+def _check(path: Path, config: BaseModel, *, resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite exclude each other; give one of them")
+    if not path.exists():
+        return
+    config_file = path / "config.yaml"
+    if not config_file.exists():
+        if not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir()):
+            raise InputError(f"{path}: exists and is not a run; choose another name")
+        return
+    if overwrite:
+        return
+    if not resume:
+        raise InputError(
+            f"{path}: this run exists; --resume goes on with it, --overwrite removes it first, "
+            "or choose another name"
+        )
+    difference = first_difference(
+        config, config_file.read_text(encoding="utf-8"), ignore=_PLACE_KEYS
+    )
+    if difference:
+        key, then, now = difference
+        raise InputError(
+            f"{config_file}: {key} is {then} in this run and {now} now; resume with the same "
+            "config, choose another name, or remove the run with --overwrite"
+        )
+
+
+def _lines_until(log: Path, step: int) -> list[str]:
+    """Return the log's lines up to a step, without one that a kill cut in the middle."""
+    lines = []
+    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n") and json.loads(line)["step"] <= step:
+            lines.append(line)
+    return lines
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
