@@ -10,6 +10,7 @@ from pretrain.autoencoder import AutoencoderConfig
 from training.checkpoints import CheckpointConfig
 from training.compute import ComputeConfig
 from training.optimizers import AdamWConfig, OptimizerConfig
+from training.run import LogConfig, PreviewConfig
 from training.schedules import CosineSchedule, ScheduleConfig
 
 ObjectiveConfig = AutoencoderConfig
@@ -58,6 +59,8 @@ class PretrainConfig(BaseModel):
     schedule: ScheduleConfig = CosineSchedule()
     compute: ComputeConfig = ComputeConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    preview: PreviewConfig = PreviewConfig()
 
     @model_validator(mode="after")
     def _one_length(self) -> "PretrainConfig":

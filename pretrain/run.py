@@ -1,0 +1,152 @@
+"""One pretraining run, from its config file to `encoder.safetensors`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data.batches import Batches
+from data.store import ResidentStore, open_store
+from models.artifact import save_encoder
+from models.decoders import build_decoder
+from models.encoders import InputContract, build_encoder
+from pretrain.autoencoder import Autoencoder
+from pretrain.config import PretrainConfig
+from pretrain.objective import Objective
+from training.compute import make_accelerator
+from training.config import dump_config, load_config
+from training.loop import Trainer
+from training.randomness import derive_seed
+from training.run import RunResult, run_training
+from training.run_directory import RunDirectory
+
+ARTIFACT = "encoder.safetensors"
+_STATISTICS_IMAGES = 10_000
+_PREVIEW_IMAGES = 16
+
+
+def print_schema() -> None:
+    """Print the JSON Schema of the config."""
+    print(json.dumps(PretrainConfig.model_json_schema(), indent=2))
+
+
+def print_config(path: str, overrides: Sequence[str]) -> None:
+    """Print the config with every value resolved."""
+    print(dump_config(load_config(PretrainConfig, path, overrides)), end="")
+
+
+def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bool) -> RunResult:
+    """Train as the config says and export the encoder at every checkpoint.
+
+    Args:
+        path: the YAML file.
+        overrides: `a.b=value`.
+        resume: go on with the run in runs_dir/name, or start it where there is none.
+        overwrite: remove the run that is there first.
+    Raises:
+        InputError, DataError, ModelError: what was given does not fit; one line.
+        NonFiniteLossError: training diverged.
+    """
+    config = load_config(PretrainConfig, path, overrides)
+    accelerator = make_accelerator(config.compute)
+    folder = Path(config.runs_dir, config.name)
+    directory = RunDirectory.open(
+        folder, config, accelerator, resume=resume, overwrite=overwrite, exports=[ARTIFACT]
+    )
+    data = config.data
+    store = open_store(
+        data.shards,
+        on_bad=data.on_bad,
+        max_bad_share=data.max_bad_share,
+        channels=data.channels,
+        size=data.size,
+    )
+    total_steps = config.total_steps(len(store))
+    objective = build_objective(config, input_contract(store.images))
+    trainer = Trainer(
+        objective,
+        Batches(
+            store.images,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            device=accelerator.device,
+        ),
+        total_steps=total_steps,
+        schedule=config.schedule,
+        compute=config.compute,
+        seed=config.seed,
+        accelerator=accelerator,
+    )
+
+    def export(step: int) -> None:
+        save_encoder(
+            folder / ARTIFACT,
+            objective.encoder,
+            trained_on=_trained_on(store),
+            config=config.model_dump(mode="json"),
+            metrics={"steps": step, "images_seen": step * config.batch_size},
+        )
+
+    result = run_training(
+        trainer,
+        directory,
+        checkpoint=config.checkpoint,
+        log=config.log,
+        preview=config.preview,
+        provenance={"seed": config.seed, "data": _trained_on(store)},
+        preview_images=store.images[:_PREVIEW_IMAGES],
+        on_checkpoint=export,
+    )
+    if accelerator.is_main_process:
+        print(_what_next(path, overrides, folder, result))
+    return result
+
+
+def build_objective(config: PretrainConfig, contract: InputContract) -> Objective:
+    """Return the objective with freshly drawn networks for images of this contract."""
+    encoder = build_encoder(config.encoder, contract, seed=derive_seed(config.seed, "encoder"))
+    decoder = build_decoder(config.decoder, encoder, seed=derive_seed(config.seed, "decoder"))
+    return Autoencoder(config.objective, encoder, decoder, config.optimizer)
+
+
+def input_contract(images: Tensor) -> InputContract:
+    """Return the contract of images uint8 [N, C, H, W]: their shape, mean and std per channel.
+
+    Mean and std are those of at most 10,000 images spread evenly over all, to four decimals.
+    """
+    stride = max(1, len(images) // _STATISTICS_IMAGES)
+    sample = images[::stride][:_STATISTICS_IMAGES].to(torch.float32).div_(255)
+    std, mean = torch.std_mean(sample, dim=(0, 2, 3))
+    _, channels, height, width = images.shape
+    return InputContract(
+        channels=channels,
+        height=height,
+        width=width,
+        mean=tuple(round(value, 4) for value in mean.tolist()),
+        # A channel of one value everywhere has no spread; any divisor does.
+        std=tuple(round(value, 4) or 1.0 for value in std.tolist()),
+    )
+
+
+def _trained_on(store: ResidentStore) -> dict[str, str | int | None]:
+    return {
+        "fingerprint": store.fingerprint,
+        "images": len(store),
+        "dataset": store.info.name if store.info else None,
+    }
+
+
+def _what_next(path: str, overrides: Sequence[str], folder: Path, result: RunResult) -> str:
+    if result.status == "interrupted":
+        again = ["python", "-m", "pretrain", path, *overrides, "--resume"]
+        return f"to go on: {shlex.join(again)}"
+    artifact = shlex.quote(str(folder / ARTIFACT))
+    return (
+        f"wrote {folder / ARTIFACT}\nnext: python -m downstream curve "
+        f"configs/downstream/quickstart.yaml encoder={artifact}"
+    )

@@ -1,0 +1,238 @@
+"""`python -m pretrain` as its users meet it: real processes on real shards."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from models.artifact import load_encoder, read_artifact
+from tests.pretrain.conftest import Command
+from tests.processes import environment
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "encoder.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def assert_one_line(stderr: str, *words: str) -> None:
+    (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in stderr
+    for word in words:
+        assert word in line, line
+
+
+def test_a_run_leaves_everything_that_is_promised(run_pretrain: Command, tmp_path: Path) -> None:
+    done = run_pretrain("steps=8")
+    run = tmp_path / "runs" / "digits"
+
+    assert "python -m downstream curve" in done.stdout
+    assert str(Path("runs/digits/encoder.safetensors")) in done.stdout
+
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 9))
+    assert lines[-1]["images"] == 8 * 32
+    assert lines[-1]["loss"] < lines[0]["loss"]
+
+    resolved = yaml.safe_load((run / "config.yaml").read_text())
+    assert resolved["steps"] == 8
+    assert resolved["encoder"]["norm"] == "batch"
+
+    assert sorted(p.name for p in (run / "previews").iterdir() if "00000008" in p.name) == [
+        "filters-00000008.png",
+        "reconstructions-00000008.png",
+    ]
+    assert list((run / "tensorboard").iterdir())
+
+    header = read_artifact(run / "encoder.safetensors")
+    assert header.trained_on.images == 300
+    assert header.metrics["steps"] == 8
+    environment_file = json.loads((run / "environment.json").read_text())
+    assert environment_file["data"]["fingerprint"] == header.trained_on.fingerprint
+
+    encoder = load_encoder(run / "encoder.safetensors")
+    assert encoder.stage_names == ["stage1", "stage2"]
+    assert encoder(torch.rand(2, 1, 16, 16)).shape == (2, 16, 4, 4)
+
+
+def test_print_config_runs_nothing(run_pretrain: Command, tmp_path: Path) -> None:
+    done = run_pretrain("--print-config", "schedule.kind=cosine", "optimizer.kind=momentum")
+    printed = yaml.safe_load(done.stdout)
+    assert printed["schedule"]["kind"] == "cosine"
+    assert printed["optimizer"]["momentum"] == 0.9
+    assert not (tmp_path / "runs").exists()
+
+
+def test_epochs_become_steps(run_pretrain: Command, tmp_path: Path) -> None:
+    run_pretrain("steps=null", "epochs=0.5")
+    log = (tmp_path / "runs" / "digits" / "log.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["step"] == round(0.5 * 300 / 32)
+
+
+def test_sigkill_in_mid_epoch_then_resume_equals_uninterrupted(
+    config: Path, run_pretrain: Command, tmp_path: Path
+) -> None:
+    run_pretrain("name=whole", "steps=60", "checkpoint.every=5")
+    command = [sys.executable, "-m", "pretrain", str(config), "name=killed", "steps=60"]
+    command += ["checkpoint.every=5", "--resume"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
+    log = tmp_path / "runs" / "killed" / "log.jsonl"
+    while not log.exists() or len(log.read_text().splitlines()) < 13:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    reached = json.loads((tmp_path / "runs/killed/log.jsonl").read_text().splitlines()[-2])["step"]
+    assert reached < 60, "the run was over before it was killed"
+
+    run_pretrain("name=killed", "steps=60", "checkpoint.every=5", "--resume")
+    assert_same_weights(tmp_path / "runs/whole", tmp_path / "runs/killed")
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(1, 61))
+
+
+def test_sigterm_checkpoints_and_prints_the_command_that_goes_on(
+    config: Path, run_pretrain: Command, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "pretrain", str(config), "steps=100000"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    log = tmp_path / "runs" / "digits" / "log.jsonl"
+    while not log.exists() or len(log.read_text().splitlines()) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "--resume" in stdout
+    assert "steps=100000" in stdout
+    assert (tmp_path / "runs/digits/checkpoints/LATEST").exists()
+    assert (tmp_path / "runs/digits/encoder.safetensors").exists()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_two_ranks_equal_one(
+    accumulation: int, config: Path, run_pretrain: Command, tmp_path: Path
+) -> None:
+    # Without batch norm: its statistics are those of the rows at hand.
+    same = ["encoder.norm=layer", "steps=6", f"compute.accumulation={accumulation}"]
+    run_pretrain("name=one", "encoder.norm=layer", "steps=6")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    launcher += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
+    command = [*launcher, "-m", "pretrain", str(config), "name=two", *same]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 ranks" in done.stdout
+    one, two = weights(tmp_path / "runs/one"), weights(tmp_path / "runs/two")
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=2e-5)
+
+
+def test_an_existing_run_is_not_touched_unless_told(run_pretrain: Command, tmp_path: Path) -> None:
+    run_pretrain("steps=2")
+    before = (tmp_path / "runs/digits/encoder.safetensors").stat().st_mtime_ns
+    refused = run_pretrain("steps=2", status=2)
+    assert_one_line(refused.stderr, "runs/digits", "--resume", "--overwrite")
+    other = run_pretrain("steps=3", "--resume", status=2)
+    assert_one_line(other.stderr, "steps", "2", "3")
+    finished = run_pretrain("steps=2", "--resume")
+    assert "done already" in finished.stdout
+    assert (tmp_path / "runs/digits/encoder.safetensors").stat().st_mtime_ns == before
+    run_pretrain("steps=3", "--overwrite")
+    assert read_artifact(tmp_path / "runs/digits/encoder.safetensors").metrics["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["stepz=3"], ["stepz", "steps"]),
+        (["objective.kind=gan"], ["objective.kind", "gan", "autoencoder"]),
+        (["encoder.kind=conf"], ["encoder.kind", "conf", "conv"]),
+        (["optimizer.lr=fast"], ["optimizer.lr", "fast"]),
+        (["epochs=2"], ["steps", "epochs"]),
+        (["data.shards=nowhere/*.tar"], ["nowhere/*.tar"]),
+        (["data.channels=3", "data.size=0"], ["data.size"]),
+        (["batch_size=32", "compute.accumulation=5"], ["batch_size", "compute.accumulation"]),
+        (["compute.mixed_precision=fp16"], ["compute.mixed_precision", "bf16"]),
+        (["name=../escape"], ["name"]),
+    ],
+)
+def test_bad_input_is_told_in_one_line(
+    overrides: list[str], words: list[str], run_pretrain: Command, tmp_path: Path
+) -> None:
+    done = run_pretrain(*overrides, status=2)
+    assert_one_line(done.stderr, *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_corrupt_shards_end_the_run_unless_told(
+    shards: Path, run_pretrain: Command, tmp_path: Path
+) -> None:
+    content = bytearray((shards / "train-000000.tar").read_bytes())
+    picture = content.index(b"IDAT", len(content) // 2)
+    content[picture + 8 : picture + 24] = bytes(16)
+    (tmp_path / "bad.tar").write_bytes(content)
+
+    done = run_pretrain("data.shards=bad.tar", status=2)
+    assert_one_line(done.stderr, "bad.tar", "data.on_bad=skip")
+    skipping = run_pretrain("data.shards=bad.tar", "data.on_bad=skip", "steps=2")
+    assert re.search(r"\b1\b.*bad.*|bad.*\b1\b", skipping.stdout + skipping.stderr)
+    assert read_artifact(tmp_path / "runs/digits/encoder.safetensors").trained_on.images == 149
+    strict = run_pretrain(
+        "data.shards=bad.tar", "data.on_bad=skip", "data.max_bad_share=0", "name=b", status=2
+    )
+    assert_one_line(strict.stderr, "bad.tar")
+
+
+def test_a_diverging_run_says_where(run_pretrain: Command) -> None:
+    done = run_pretrain("optimizer.kind=sgd", "optimizer.lr=1e30", status=2)
+    assert_one_line(done.stderr, "step", "autoencoder", "learning rate")
+
+
+def test_help_explains_without_loading_torch(tmp_path: Path) -> None:
+    probe = (
+        "import sys, runpy; sys.argv = ['pretrain', '--help']\n"
+        "try: runpy.run_module('pretrain', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "torchrun" in done.stdout
+
+
+def test_bf16_and_compile_train_too(run_pretrain: Command, tmp_path: Path) -> None:
+    run_pretrain("compute.mixed_precision=bf16", "steps=4")
+    log = (tmp_path / "runs/digits/log.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["loss"] < json.loads(log[0])["loss"] * 1.5
+    assert (tmp_path / "runs/digits/encoder.safetensors").exists()
