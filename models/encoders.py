@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from models.errors import ModelError
@@ -30,9 +37,11 @@ class InputContract(BaseModel):
     channels: int = Field(ge=1, le=1024)
     height: Side
     width: Side
-    mean: tuple[float, ...] = Field(description="per channel, in units of the value range")
-    std: tuple[float, ...] = Field(description="per channel, in units of the value range, above 0")
-    value_range: tuple[float, float] = (0.0, 1.0)
+    mean: tuple[FiniteFloat, ...] = Field(description="per channel, in units of the value range")
+    std: tuple[FiniteFloat, ...] = Field(
+        description="per channel, in units of the value range, above 0"
+    )
+    value_range: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)
 
     @model_validator(mode="after")
     def _one_value_per_channel(self) -> "InputContract":

@@ -1,0 +1,115 @@
+"""Batches as a pure function of (seed, step), gathered from images held in memory.
+
+Shapes: N images in the store, G rows of a global batch, B rows of one rank or micro-batch.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from data.errors import DataError
+
+_ORDER = zlib.crc32(b"order")
+# Of the free memory of a CUDA device: the rest is for activations.
+_SHARE_OF_DEVICE_MEMORY = 0.5
+
+
+class Batches:
+    """An endless sequence of batches: the concatenated random orders of one epoch after another.
+
+    Every epoch holds each image exactly once. A batch may straddle epochs, so no image is left
+    out where the batch size does not divide the number of images.
+
+    Args:
+        images: uint8 [N, C, H, W], memory-mapped or not. On a CUDA device they are copied there
+            once if they fit in half of its free memory; otherwise batch by batch.
+        labels: int64 [N], or None.
+        indices: the rows of `images` to use; all by default.
+        batch_size: rows of the global batch, G.
+        seed: of the order.
+        device: where batches are wanted.
+    Raises:
+        DataError: no images, a batch size below 1, or another number of labels than of images.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        *,
+        indices: npt.NDArray[np.int64] | Sequence[int] | None = None,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if batch_size < 1:
+            raise DataError(f"batch_size must be 1 or more, got {batch_size}")
+        if labels is not None and len(labels) != len(images):
+            raise DataError(f"{len(labels)} labels for {len(images)} images")
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = torch.device(device)
+        self._rows = np.arange(len(images)) if indices is None else np.asarray(indices, np.int64)
+        if len(self._rows) == 0:
+            raise DataError("there are no images to make batches of")
+        self._permutations: dict[int, npt.NDArray[np.int64]] = {}
+        self._image_shape = images.shape[1:]
+        # Rows of one axis: index_select then copies each image as one piece.
+        self._images = self._place(images.flatten(1))
+        self._labels = None if labels is None else labels.to(self.device)
+
+    def __len__(self) -> int:
+        """Number of images in an epoch."""
+        return len(self._rows)
+
+    def steps(self, epochs: float) -> int:
+        """Steps that show at least `epochs` times the number of images; 1 or more."""
+        return max(1, math.ceil(epochs * len(self) / self.batch_size))
+
+    def indices(self, step: int) -> npt.NDArray[np.int64]:
+        """Rows of `images` that form the global batch of `step`, int64 [G]."""
+        position = step * self.batch_size
+        pieces = []
+        wanted = self.batch_size
+        while wanted:
+            epoch, start = divmod(position, len(self))
+            piece = self._permutation(epoch)[start : start + wanted]
+            pieces.append(piece)
+            position += len(piece)
+            wanted -= len(piece)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def batch(self, step: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
+        """Rows [start, stop) of the global batch of `step`, on the device.
+
+        Returns:
+            "images": uint8 [B, C, H, W]; "labels": int64 [B], where there are labels.
+        """
+        rows = torch.from_numpy(self.indices(step)[start:stop])
+        images = self._images.index_select(0, rows.to(self._images.device)).to(self.device)
+        batch = {"images": images.view(-1, *self._image_shape)}
+        if self._labels is not None:
+            batch["labels"] = self._labels.index_select(0, rows.to(self.device))
+        return batch
+
+    def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
+        if epoch not in self._permutations:
+            # A batch rarely spans more than two epochs; older orders are not needed again.
+            self._permutations = {e: p for e, p in self._permutations.items() if e == epoch - 1}
+            generator = np.random.Generator(
+                np.random.Philox(np.random.SeedSequence((self.seed, _ORDER, epoch)))
+            )
+            self._permutations[epoch] = generator.permutation(self._rows)
+        return self._permutations[epoch]
+
+    def _place(self, images: Tensor) -> Tensor:
+        if self.device.type != "cuda" or images.device == self.device:
+            return images
+        free, _ = torch.cuda.mem_get_info(self.device)
+        fits = images.nbytes <= _SHARE_OF_DEVICE_MEMORY * free
+        return images.to(self.device) if fits else images
