@@ -1,0 +1,254 @@
+"""The command line `python -m data`: pack, verify and fetch."""
+
+import argparse
+import errno
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from data.errors import DataError
+
+_DESCRIPTION = """\
+Images in, shards out.
+
+  pack    pack images into WebDataset shards with a dataset.json
+  verify  read and decode every sample, and name the bad ones
+  fetch   get full Fashion-MNIST
+
+`python -m data COMMAND --help` explains each."""
+
+_PACK = """\
+Pack images into tar shards (train-000000.tar ..., test-...) with a dataset.json.
+
+SOURCE is one of
+  fashion-mnist-mini   the bundled set: 8,000 training and 2,000 test images
+  x.npz                uint8 arrays x_train, y_train, x_test, y_test, or images with
+                       optional labels; images are [N, H, W], [N, H, W, C] or [N, C, H, W]
+  a folder of IDX files, plain or .gz: train-images-idx3-ubyte, train-labels-idx1-ubyte, and
+                       t10k-... for the test split; an about.json may name the classes
+  a folder of images   a subfolder per class, optionally below train/ and test/; or flat,
+                       without labels
+
+Images must be of one size; --size N scales the short side to N and crops the middle. If any is
+in colour, all get 3 channels. The set in DIR appears at the end, whole; the same images and
+options give the same bytes, and packing what is there already does nothing."""
+
+_PACK_EXAMPLES = """\
+examples:
+  python -m data pack fashion-mnist-mini --out datasets/fashion-mnist-mini
+  python -m data pack photos/ --out datasets/photos --size 64
+  python -m data pack digits.npz --out datasets/digits"""
+
+_VERIFY = """\
+Read and decode every sample. Each bad one is named: shard, byte offset, key and reason. Of a
+folder, counts, labels and contents are compared with its dataset.json.
+
+Ends with 0 if all is good, 1 if anything is bad, 2 if the check cannot be made."""
+
+_VERIFY_EXAMPLES = """\
+examples:
+  python -m data verify datasets/fashion-mnist-mini
+  python -m data verify 'shards/*.tar'
+  python -m data verify 'shards/train-{000000..000031}.tar'"""
+
+_FETCH = """\
+Get the 60,000 training and 10,000 test images of Fashion-MNIST as IDX files: from their official
+address, else from the Debian package dataset-fashion-mnist (where apt-get is at hand; nothing is
+installed, root is not needed). The contents are checked by sha256."""
+
+_FETCH_EXAMPLES = """\
+examples:
+  python -m data fetch fashion-mnist
+  python -m data fetch fashion-mnist --out /data/fashion-mnist"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The arguments of `python -m data`."""
+
+    def add(name: str, short: str, text: str, examples: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=short,
+            description=text,
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    parser = argparse.ArgumentParser(
+        prog="python -m data",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    pack = add("pack", "pack images into shards", _PACK, _PACK_EXAMPLES)
+    pack.add_argument("source", metavar="SOURCE", help="bundled name, .npz or folder, see above")
+    pack.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write")
+    pack.add_argument("--size", metavar="N", type=int, help="make every image N x N pixels")
+    pack.add_argument(
+        "--encode",
+        choices=("png", "keep"),
+        default="png",
+        help="png (default), or keep: an image folder's PNG, JPEG and WebP files as they are",
+    )
+    pack.add_argument(
+        "--shard-size", metavar="N", type=int, default=1000, help="samples in a shard (1000)"
+    )
+    pack.add_argument("--overwrite", action="store_true", help="replace another set in DIR")
+    pack.add_argument(
+        "--on-bad",
+        choices=("fatal", "skip"),
+        default="fatal",
+        help="an image that does not decode stops the packing (default) or is named and left out",
+    )
+    pack.add_argument(
+        "--max-bad-share",
+        metavar="SHARE",
+        type=float,
+        default=0.01,
+        help="with --on-bad skip: the largest share that may be left out (0.01)",
+    )
+    pack.set_defaults(run=_pack)
+
+    verify = add("verify", "check every sample of shards", _VERIFY, _VERIFY_EXAMPLES)
+    verify.add_argument(
+        "targets", metavar="FOLDER|GLOB", nargs="+", help="a packed folder, or shards"
+    )
+    verify.set_defaults(run=_verify)
+
+    fetch = add("fetch", "get full Fashion-MNIST", _FETCH, _FETCH_EXAMPLES)
+    fetch.add_argument("name", choices=("fashion-mnist",), help="the set to get")
+    fetch.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=Path("datasets/raw/fashion-mnist"),
+        help="folder to write (datasets/raw/fashion-mnist)",
+    )
+    fetch.set_defaults(run=_fetch)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 when it worked, 1 for bad samples, 2 for what it cannot work with."""
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        print(
+            f"error: no space left for {getattr(args, 'out', 'the output')} ({error.strerror}); "
+            "nothing half-written is left, free some and run this again",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from data.pack import pack
+    from data.progress import Progress
+    from data.sources import Source
+
+    start = time.monotonic()
+    progress: Progress | None = None
+
+    def on_start(source: Source) -> None:
+        nonlocal progress
+        print(f"packing {source.name}: {_counts(source.counts)} images")
+        progress = Progress("packing", sum(source.counts.values()))
+
+    def on_image() -> None:
+        if progress is not None:
+            progress.step()
+
+    try:
+        result = pack(
+            args.source,
+            args.out,
+            size=args.size,
+            encode=args.encode,
+            shard_size=args.shard_size,
+            overwrite=args.overwrite,
+            on_bad=args.on_bad,
+            max_bad_share=args.max_bad_share,
+            on_start=on_start,
+            on_image=on_image,
+        )
+    finally:
+        if progress is not None:
+            progress.close()
+    for left_out in result.left_out:
+        print(f"left out: {left_out}")
+    info = result.info
+    channels, height, width = info.image_shape
+    labels = f"{len(info.classes)} classes" if info.classes else "no labels"
+    how = "was there already" if result.reused else f"written in {time.monotonic() - start:.1f} s"
+    print(
+        f"{result.folder}: {_counts(info.counts)} images of {width} x {height} pixels in "
+        f"{'grey' if channels == 1 else 'colour'}, {labels}, "
+        f"{sum(len(names) for names in info.shards.values())} shards; {how}"
+    )
+    print(f"next: python -m data verify {shlex.quote(str(args.out))}")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from data.progress import Progress
+    from data.verify import verify
+
+    with Progress("verifying", None) as progress:
+        report = verify(
+            args.targets,
+            on_bad=lambda bad: progress.print(f"bad: {bad}"),
+            on_sample=progress.step,
+        )
+    for problem in report.problems:
+        print(f"bad: {problem}")
+    rows: list[tuple[str, ...]] = [("split", "shards", "samples", "bad", "unlabeled", "classes")]
+    for name, split in report.splits.items():
+        classes = "-"
+        if split.per_class:
+            fewest, most = min(split.per_class.values()), max(split.per_class.values())
+            each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+            classes = f"{len(split.per_class)} of {each} images"
+        numbers = (split.shards, split.samples, split.bad, split.unlabeled)
+        rows.append((name, *(f"{number:,}" for number in numbers), classes))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        first, *middle = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join([row[0].ljust(len(first)), *middle[:-1], row[-1]]))
+    for name, split in report.splits.items():
+        for suffix, count in split.passed_over.most_common():
+            print(f"{name}: {count:,} members .{suffix} were passed over, unread")
+    if not report.good:
+        print(f"bad: {report.bad:,} samples, {len(report.problems):,} other problems")
+        return 1
+    print("good: every sample decodes")
+    if report.info is not None:
+        shards = shlex.quote(f"data.shards={Path(args.targets[0]) / 'train-*.tar'}")
+        config = "configs/pretrain/quickstart.yaml"
+        print(f"next: python -m pretrain {config} name={report.info.name} {shards}")
+    return 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from data.fetch import fetch_fashion_mnist
+
+    fetch_fashion_mnist(args.out, report=lambda line: print(line, flush=True))
+    print(f"{args.out}: 60,000 training and 10,000 test images, checked by sha256")
+    out = shlex.quote(str(args.out))
+    print(f"next: python -m data pack {out} --out datasets/fashion-mnist")
+    return 0
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return " + ".join(f"{count:,} {split}" for split, count in counts.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Images from an `.npz`: arrays of pixels, streamed out of the archive without unpickling."""
+
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from data.decode import fit_image
+from data.errors import DataError
+from data.npy import channel_axis, read_npy_header, to_chw
+from data.sources import About, SourceImage, class_names, file_sha256
+
+_CHUNK_BYTES = 2**22
+_LAYOUTS = (
+    {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
+    {"train": ("images", "labels")},
+)
+_READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+
+class NpzSource:
+    """`x_train, y_train, x_test, y_test`, or `images` with optional `labels`.
+
+    Images are uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]; labels are integers [N] or [N, 1].
+    Labels and the test arrays may be left out.
+    """
+
+    def __init__(self, path: Path, *, size: int | None = None, about: About | None = None) -> None:
+        about = about or About()
+        self._path = path
+        self._size = size
+        self.digest = file_sha256(path)
+        self.name = about.name or path.stem
+        self.source = about.source or path.name
+        self.licence = about.licence
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = {Path(n).stem for n in archive.namelist() if n.endswith(".npy")}
+                self._arrays = self._choose_layout(names)
+                self.counts = {
+                    split: self._image_shape(archive, images)[0]
+                    for split, (images, _) in self._arrays.items()
+                }
+                self._labels = {
+                    split: self._read_labels(archive, labels, self.counts[split])
+                    for split, (_, labels) in self._arrays.items()
+                    if labels is not None
+                }
+        except _READ_ERRORS as error:
+            raise DataError(f"{path}: cannot be read as .npz: {error}") from error
+        self.classes = class_names(self._labels, about, str(path))
+
+    def images(self, split: str) -> Iterator[SourceImage]:
+        """Stream a split in the array's order."""
+        name, _ = self._arrays[split]
+        labels = self._labels.get(split)
+        try:
+            with zipfile.ZipFile(self._path) as archive, archive.open(f"{name}.npy") as file:
+                shape, _, _ = self._header(file, name)
+                for row, pixels in enumerate(_read_rows(file, shape)):
+                    yield SourceImage(
+                        origin=f"{self._path}: {name}[{row}]",
+                        label=None if labels is None else int(labels[row]),
+                        image=fit_image(to_chw(pixels), size=self._size),
+                    )
+        except _READ_ERRORS as error:
+            raise DataError(f"{self._path}: {name} cannot be read: {error}") from error
+
+    def _choose_layout(self, names: set[str]) -> dict[str, tuple[str, str | None]]:
+        for layout in _LAYOUTS:
+            images, _ = layout["train"]
+            if images in names:
+                return {
+                    split: (x, y if y in names else None)
+                    for split, (x, y) in layout.items()
+                    if x in names
+                }
+        raise DataError(
+            f"{self._path}: holds {', '.join(sorted(names)) or 'no arrays'}; "
+            "needed are x_train, y_train, x_test, y_test, or images with optional labels"
+        )
+
+    def _header(self, file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+        try:
+            return read_npy_header(file)
+        except DataError as error:
+            raise DataError(f"{self._path}: {name}: {error}") from error
+
+    def _image_shape(self, archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+        with archive.open(f"{name}.npy") as file:
+            shape, fortran_order, dtype = self._header(file, name)
+        where = f"{self._path}: {name}"
+        if dtype != np.uint8:
+            raise DataError(f"{where} is {dtype}; images are uint8, from 0 to 255")
+        if fortran_order:
+            raise DataError(f"{where} is in Fortran order; save np.ascontiguousarray(images)")
+        if len(shape) < 3 or math.prod(shape) == 0:
+            raise DataError(
+                f"{where} has shape {list(shape)}; images are [N, H, W] or [N, H, W, C]"
+            )
+        try:
+            channel_axis(shape[1:])
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        return shape
+
+    def _read_labels(
+        self, archive: zipfile.ZipFile, name: str, count: int
+    ) -> npt.NDArray[np.int64]:
+        with archive.open(f"{name}.npy") as file:
+            shape, _, dtype = self._header(file, name)
+            where = f"{self._path}: {name}"
+            if dtype.kind not in "iu":
+                raise DataError(f"{where} is {dtype}; labels are integers")
+            if shape not in ((count,), (count, 1)):
+                raise DataError(f"{where} has shape {list(shape)}; {count} images need [{count}]")
+            values = np.frombuffer(_read_exactly(file, count * dtype.itemsize), dtype)
+        if values.min() < 0 or values.max() > 10**9:
+            raise DataError(f"{where} holds {values.min()} to {values.max()}; classes count from 0")
+        return values.astype(np.int64)
+
+
+def _read_rows(file: IO[bytes], shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:
+    row_bytes = math.prod(shape[1:])
+    rows_at_once = max(1, _CHUNK_BYTES // row_bytes)
+    for start in range(0, shape[0], rows_at_once):
+        rows = min(rows_at_once, shape[0] - start)
+        chunk = _read_exactly(file, rows * row_bytes)
+        yield from np.frombuffer(chunk, np.uint8).reshape(rows, *shape[1:])
+
+
+def _read_exactly(file: IO[bytes], size: int) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise EOFError(f"it ends {size - len(data)} bytes early")
+    return data
