@@ -115,7 +115,7 @@ class Augment:
         A change takes the same numbers from the generator whether it is on or off.
         """
         config = self.config
-        uniform = torch.rand(n, 13, generator=generator, device=generator.device)
+        uniform = torch.rand(n, 12, generator=generator, device=generator.device)
         signed = 2 * uniform - 1
         low, high = config.scale
         area = _SMALLEST_ERASED_AREA + uniform[:, 8] * (config.erasing_area - _SMALLEST_ERASED_AREA)

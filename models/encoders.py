@@ -38,9 +38,7 @@ class InputContract(BaseModel):
     height: Side
     width: Side
     mean: tuple[FiniteFloat, ...] = Field(description="per channel, in units of the value range")
-    std: tuple[FiniteFloat, ...] = Field(
-        description="per channel, in units of the value range, above 0"
-    )
+    std: tuple[FiniteFloat, ...] = Field(description="per channel, above 0, in the same units")
     value_range: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)
 
     @model_validator(mode="after")
