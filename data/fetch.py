@@ -137,10 +137,11 @@ def _unpack_debian(package: str, files: KnownFiles, folder: Path) -> None:
             raise DataError(f"there is no {program} here")
     options = [word for option in _APT_OPTIONS for word in ("-o", option)]
     _run(["apt-get", *options, "download", package], folder)
-    archives = list(folder.glob("*.deb"))
+    # Absolute, because dpkg runs in that folder.
+    archives = [path.resolve() for path in folder.glob("*.deb")]
     if len(archives) != 1:
         raise DataError(f"apt-get download left {len(archives)} packages")
-    unpacked = folder / "unpacked"
+    unpacked = folder.resolve() / "unpacked"
     _run(["dpkg", "-x", str(archives[0]), str(unpacked)], folder)
     archives[0].unlink()
     for name in files:
