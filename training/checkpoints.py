@@ -84,7 +84,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         ) from None
     older = sorted(path for path in folder.glob("step-*") if path.name < final.name)
     newer = [path for path in folder.glob("step-*") if path.name > final.name]  # LATEST never was
-    for path in older[: len(older) + 1 - keep] + newer:
+    for path in older[: max(0, len(older) + 1 - keep)] + newer:
         shutil.rmtree(path)
     return final
 

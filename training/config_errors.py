@@ -43,6 +43,8 @@ def explain(error: ErrorDetails, model: type[BaseModel], values: Any) -> tuple[K
         case "model_type" | "model_attributes_type" | "dict_type":
             hint = f"kind: {kinds[0]}" if kinds else "key: value"
             return keys, f"{found}; should be a mapping, such as {{{hint}}}"
+        case "value_error" if isinstance(error["input"], dict):  # about several of its keys
+            return keys, " ".join(error["msg"].removeprefix("Value error, ").split())
         case _:
             message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
             return keys, f"{found}; {' '.join(message.split())}"

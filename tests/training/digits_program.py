@@ -1,0 +1,178 @@
+"""A small stage of its own on scikit-learn's digits: what the tests of `training/` train.
+
+As a program: `digits_program.py RUN_FOLDER [key=value ...] [--resume] [--overwrite]`, with the
+exit statuses and messages of the real command lines.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.checkpoints import CheckpointConfig
+from training.compute import ComputeConfig, make_accelerator
+from training.config import load_config
+from training.errors import InputError
+from training.loop import Trainer
+from training.optimizers import AdamWConfig, MomentumConfig, OptimizerConfig
+from training.randomness import StepDraws, derive_seed
+from training.run import LogConfig, PreviewConfig, run_training
+from training.run_directory import RunDirectory
+from training.schedules import CosineSchedule, ScheduleConfig
+from training.trainable import Batch, Phase, Trainable
+
+
+class DigitsConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "digits"
+    steps: int = 40
+    batch_size: int = 32
+    seed: int = 0
+    batch_norm: bool = True
+    dropout: float = 0.2
+    noise: float = 0.3
+    critic: bool = False
+    step_seconds: float = 0.0
+    broken_from: int | None = None
+    optimizer: OptimizerConfig = AdamWConfig(lr=3e-3, weight_decay=0.01)
+    schedule: ScheduleConfig = CosineSchedule()
+    compute: ComputeConfig = ComputeConfig(clip_norm=1.0)
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig(every=5)
+    preview: PreviewConfig = PreviewConfig()
+
+
+class DigitsBatches:
+    """Every epoch in an order of its own; 1797 is no multiple of a batch."""
+
+    def __init__(self, batch_size: int, seed: int) -> None:
+        digits = load_digits()
+        self.images = torch.from_numpy(digits.images * (255 / 16)).to(torch.uint8).unsqueeze(1)
+        self.labels = torch.from_numpy(digits.target)
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def batch(self, step: int, start: int = 0, stop: int | None = None) -> Batch:
+        positions = range(step * self.batch_size, (step + 1) * self.batch_size)[start:stop]
+        rows = torch.stack([self._order(p // 1797)[p % 1797] for p in positions])
+        return {"images": self.images[rows], "labels": self.labels[rows]}
+
+    def _order(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+        return torch.randperm(1797, generator=generator)
+
+
+class Digits(Trainable):
+    """Tells noisy digits apart; with a critic, a second phase scores the first one's features."""
+
+    def __init__(self, config: DigitsConfig) -> None:
+        super().__init__()
+        self.config = config
+        generator_state = torch.get_rng_state()
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 8, 3, stride=2, padding=1),
+            nn.BatchNorm2d(8) if config.batch_norm else nn.Identity(),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(config.dropout),
+        )
+        self.head = nn.Linear(128, 10)
+        self.critic = nn.Linear(128, 1) if config.critic else None
+        self.register_buffer("average", torch.zeros(10, 128))
+        torch.set_rng_state(generator_state)
+
+    def phases(self) -> list[Phase]:
+        named = list(self.named_parameters())
+        first = [(n, p) for n, p in named if not n.startswith("critic")]
+        phases = [Phase("digits", first, self.config.optimizer, self._loss)]
+        if self.critic is not None:
+            second = [(n, p) for n, p in named if n.startswith("critic")]
+            phases.append(Phase("critic", second, MomentumConfig(lr=0.1), self._critic_loss))
+        return phases
+
+    def after_step(self, step: int) -> None:
+        self.average.lerp_(self.head.weight, 0.1)
+        time.sleep(self.config.step_seconds)
+
+    def preview(self, images: Tensor) -> dict[str, Tensor]:
+        assert not self.training
+        return {"digits": images.float() / 255}
+
+    def _noisy(self, batch: Batch, draws: StepDraws) -> Tensor:
+        images = batch["images"].float() / 255
+        return images + self.config.noise * draws.randn("noise", *images.shape[1:])
+
+    def _loss(self, batch: Batch, draws: StepDraws) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = self.head(self.features(self._noisy(batch, draws)))
+        loss = F.cross_entropy(logits, batch["labels"])
+        if self.config.broken_from is not None and draws.step >= self.config.broken_from:
+            loss = loss / 0.0
+        return loss, {"accuracy": (logits.argmax(1) == batch["labels"]).float().mean()}
+
+    def _critic_loss(self, batch: Batch, draws: StepDraws) -> tuple[Tensor, dict[str, Tensor]]:
+        assert self.critic is not None
+        scores = self.critic(self.features(self._noisy(batch, draws)))[:, 0]
+        return F.binary_cross_entropy_with_logits(scores, (batch["labels"] % 2).float()), {}
+
+
+def make_trainer(config: DigitsConfig, accelerator: object) -> Trainer:
+    return Trainer(
+        Digits(config),
+        DigitsBatches(config.batch_size, config.seed),
+        total_steps=config.steps,
+        schedule=config.schedule,
+        compute=config.compute,
+        seed=config.seed,
+        accelerator=accelerator,  # type: ignore[arg-type]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--overwrite", action="store_true")
+    args = parser.parse_intermixed_args(argv)
+    try:
+        return train(args.folder, args.overrides, resume=args.resume, overwrite=args.overwrite)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def train(folder: Path, overrides: list[str], *, resume: bool, overwrite: bool) -> int:
+    preset = folder.parent / "preset.yaml"
+    preset.touch()
+    config = load_config(DigitsConfig, preset, overrides)
+    accelerator = make_accelerator(config.compute)
+    directory = RunDirectory.open(
+        folder, config, accelerator, resume=resume, overwrite=overwrite, exports=["export.txt"]
+    )
+    trainer = make_trainer(config, accelerator)
+    result = run_training(
+        trainer,
+        directory,
+        checkpoint=config.checkpoint,
+        log=config.log,
+        preview=config.preview,
+        provenance={"seed": config.seed, "data_fingerprint": "digits"},
+        preview_images=trainer.batches.batch(0)["images"][:10],
+        on_checkpoint=lambda step: folder.joinpath("export.txt").write_text(str(step)) and None,
+    )
+    if result.status == "interrupted":
+        print(f"continue with: {sys.argv[0]} {folder} --resume")
+    return 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(main())
