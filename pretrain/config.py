@@ -68,10 +68,3 @@ class PretrainConfig(BaseModel):
             found = f"steps={self.steps} and epochs={self.epochs}"
             raise ValueError(f"found {found}; give one of the two and leave the other null")
         return self
-
-    def total_steps(self, num_images: int) -> int:
-        """Return the length of the run in optimizer steps, at least one."""
-        if self.steps is not None:
-            return self.steps
-        assert self.epochs is not None
-        return max(1, round(self.epochs * num_images / self.batch_size))

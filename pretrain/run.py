@@ -66,17 +66,17 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         channels=data.channels,
         size=data.size,
     )
-    total_steps = config.total_steps(len(store))
+    batches = Batches(
+        store.images,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=accelerator.device,
+    )
     objective = build_objective(config, input_contract(store.images))
     trainer = Trainer(
         objective,
-        Batches(
-            store.images,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            device=accelerator.device,
-        ),
-        total_steps=total_steps,
+        batches,
+        total_steps=config.steps or batches.steps(config.epochs or 0),
         schedule=config.schedule,
         compute=config.compute,
         seed=config.seed,
