@@ -75,7 +75,7 @@ def expand_shards(spec: str | Sequence[str]) -> list[Path]:
             raise DataError("shards: an empty path; give one such as datasets/x/train-*.tar")
         if one.startswith("pipe:") or "://" in one:
             raise DataError(f"shards: {one}: only local files are read; copy the shards here first")
-        for pattern in _expand_braces(one):
+        for pattern in sorted(_expand_braces(one)):
             found.update(_matching_files(pattern))
     return sorted(found)
 
@@ -112,7 +112,7 @@ def iter_samples(
             yield group.close(path, seen)
             group = None
         if not suffix and member.problem is None:
-            continue  # a directory or a hidden file: no sample in WebDataset's eyes either
+            continue
         if group is None:
             group = _Group(key=key, offset=member.offset)
         group.add(suffix, member, max_member_bytes)
@@ -189,7 +189,9 @@ class _Group:
 
 def _split_name(name: str) -> tuple[str, str]:
     match = _KEY_AND_SUFFIX.match(name)
-    return (match[1], match[2].lower()) if match else (name, "")
+    if match is None or match[1].endswith("/"):  # a directory or a hidden file
+        return name, ""
+    return match[1], match[2].lower()
 
 
 def _expand_braces(pattern: str) -> list[str]:

@@ -15,6 +15,7 @@ from data.errors import DataError
 
 _BLOCK = 512
 _MAX_NAME_HEADER_BYTES = 2**16  # GNU long names and pax headers; real ones are below 4 KiB
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 _KINDS = {
     b"1": "a hard link",
     b"2": "a symbolic link",
@@ -73,6 +74,9 @@ def _walk(file: BinaryIO, end: int) -> Iterator[TarMember | TarDamage]:
     member_offset: int | None = None  # where the headers of the member to come begin
     long_name: bytes | None = None
     pax: dict[bytes, bytes] = {}
+    if file.read(4).startswith(_COMPRESSED):
+        yield TarDamage(0, "not a tar file: it is compressed; decompress it first")
+        return
     while True:
         if offset + _BLOCK > end:
             yield TarDamage(offset, _cut_off(end))
@@ -88,10 +92,8 @@ def _walk(file: BinaryIO, end: int) -> Iterator[TarMember | TarDamage]:
             return
         size = _number(header[124:136])
         if size is None or not _checksum_holds(header):
-            what = "not a tar file" if offset == 0 else "no valid member header here"
-            compressed = header[:2] == b"\x1f\x8b" or header[:4] == b"\x28\xb5\x2f\xfd"
-            hint = ": it is compressed; decompress it first" if compressed else ""
-            yield TarDamage(offset, what + hint)
+            reason = "not a tar file" if offset == 0 else "no valid member header here"
+            yield TarDamage(offset, reason)
             return
         kind = header[156:157]
         if member_offset is None:
