@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _UNMEASURED_STEPS = 3
 _MEASURED_STEPS = 20
 _PLAIN_LINES = 10
+_SHORT_SECONDS = 5
 
 
 class Console:
@@ -53,7 +54,7 @@ class Console:
         else:
             print(line, flush=True)
 
-    def advance(self, steps_done: int, loss: float | None = None) -> None:
+    def advance(self, steps_done: int, *, images_per_second: float, loss: float | None) -> None:
         """Count a step; `loss` is shown where it is known."""
         if self._quiet:
             return
@@ -70,7 +71,12 @@ class Console:
             steps_done * _PLAIN_LINES // self._total
             > (steps_done - 1) * _PLAIN_LINES // self._total
         ):
-            self._plain_line(steps_done, here)
+            elapsed = time.perf_counter() - self._began
+            left = elapsed / here * (self._total - steps_done)
+            self.say(
+                f"step {steps_done:,} of {self._total:,}, {images_per_second:,.0f} images/s, "
+                f"{format_seconds(left)} left"
+            )
 
     def end(self) -> None:
         """Close the bar."""
@@ -84,17 +90,11 @@ class Console:
     def _estimate(self, steps_done: int) -> None:
         per_step = (time.perf_counter() - self._measured_from) / _MEASURED_STEPS
         left = per_step * (self._total - steps_done)
+        if left < _SHORT_SECONDS:
+            return
         self.say(
             f"{self._images_per_step / per_step:,.0f} images/s: about {format_seconds(left)} "
             f"for the remaining {self._total - steps_done:,} steps"
-        )
-
-    def _plain_line(self, steps_done: int, here: int) -> None:
-        elapsed = time.perf_counter() - self._began
-        left = elapsed / here * (self._total - steps_done)
-        self.say(
-            f"step {steps_done:,} of {self._total:,}, "
-            f"{here * self._images_per_step / elapsed:,.0f} images/s, {format_seconds(left)} left"
         )
 
 

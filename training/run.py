@@ -202,7 +202,7 @@ class _Run:
                 metrics = trainer.train_step(step, measure=logged)
                 self.clock.count(trainer.batches.batch_size)
                 loss = self._log(done, metrics) if logged else None
-                self.console.advance(done, loss)
+                self.console.advance(done, images_per_second=self.clock.rate(), loss=loss)
                 stopping = done < total and self._agree_to_stop(stop, done)
                 with self.clock.paused():
                     if done == total or done % self.preview_every == 0:
@@ -218,7 +218,7 @@ class _Run:
         count = sum(p.numel() for p in trainer.trainable.parameters())
         ranks = self.accelerator.num_processes
         place = trainer.device.type
-        place += f" with {torch.get_num_threads()} threads" if place == "cpu" else ""
+        place += f" ({torch.get_num_threads()} thread(s))" if place == "cpu" else ""
         place += f" on {ranks} ranks" if ranks > 1 else ""
         begin = f"from step {first:,} " if first else ""
         return (

@@ -78,6 +78,9 @@ def test_a_phase_moves_only_its_own_parameters(digits: ModuleType, accelerator: 
     alone, both = train(False), train(True)
     shared = parameters(alone)
     assert difference(shared, parameters(both)) == 0.0
+    gradients = {n: p.grad for n, p in both.trainable.named_parameters() if p.grad is not None}
+    for name, parameter in alone.trainable.named_parameters():
+        assert torch.equal(parameter.grad, gradients[name]), name
     untrained = digits.Digits(digits.DigitsConfig(critic=True)).critic
     assert not torch.equal(both.trainable.critic.weight, untrained.weight)
 
