@@ -159,13 +159,15 @@ def _pack(args: argparse.Namespace) -> int:
 
     def on_start(source: Source) -> None:
         nonlocal progress
-        print(f"packing {source.name}: {_counts(source.counts)} images")
+        print(f"packing {source.name}: {_counts(source.counts)} images", flush=True)
         progress = Progress("packing", sum(source.counts.values()))
 
     def on_image() -> None:
         if progress is not None:
             progress.step()
 
+    if Path(args.source).is_dir():
+        print(f"reading {args.source}", flush=True)
     try:
         result = pack(
             args.source,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from data.bundled_sets import FASHION_MNIST
@@ -128,7 +128,10 @@ def _download(address: str, files: KnownFiles, timeout_seconds: float, folder: P
                     if file.tell() > _MAX_DOWNLOAD_BYTES:
                         raise DataError(f"{name}: longer than {_MAX_DOWNLOAD_BYTES} bytes")
         except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-            raise DataError(f"{name}: {getattr(error, 'reason', error)}") from error
+            reason = getattr(error, "reason", error)
+            if isinstance(error, HTTPError):
+                reason = f"HTTP status {error.code} ({reason})"
+            raise DataError(f"{name}: {reason}") from error
 
 
 def _unpack_debian(package: str, files: KnownFiles, folder: Path) -> None:
