@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from models.artifact import load_encoder, read_artifact
+from pretrain.__main__ import main
 from tests.pretrain.conftest import Command
 from tests.processes import environment
 
@@ -182,10 +183,16 @@ def test_an_existing_run_is_not_touched_unless_told(run_pretrain: Command, tmp_p
     ],
 )
 def test_bad_input_is_told_in_one_line(
-    overrides: list[str], words: list[str], run_pretrain: Command, tmp_path: Path
+    overrides: list[str],
+    words: list[str],
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = run_pretrain(*overrides, status=2)
-    assert_one_line(done.stderr, *words)
+    monkeypatch.chdir(tmp_path)
+    assert main([str(config), *overrides]) == 2
+    assert_one_line(capsys.readouterr().err, *words)
     assert not (tmp_path / "runs").exists()
 
 
