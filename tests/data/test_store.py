@@ -18,6 +18,7 @@ from PIL import Image
 
 from data.errors import DataError
 from data.store import open_store
+from data.store_build import build_store
 
 
 @pytest.fixture(autouse=True)
@@ -252,6 +253,7 @@ def test_class_names_come_from_the_set_that_lists_the_shards(shards, tmp_path):
 BUILD = """
 import sys
 from data.store import open_store
+from data.store_build import build_store
 store = open_store(sys.argv[1])
 print(store.fingerprint, int(store.images.long().sum()))
 """
@@ -276,6 +278,15 @@ def test_processes_that_build_at_once_agree(tmp_path):
     assert outputs == {f"{open_store(str(shard)).fingerprint} {images.astype(int).sum()}\n"}
     left = [p.name for p in (tmp_path / "set/.underlayer").iterdir()]
     assert len(store_folders(tmp_path)) == 1 and not [n for n in left if n.startswith(".")]
+
+
+def test_a_build_that_comes_second_keeps_the_first(shards, tmp_path):
+    pattern, images = shards
+    store = open_store(pattern)
+    paths = sorted((tmp_path / "set").glob("*.tar"))
+    build_store(paths, store.folder, channels=None, size=None, expected=None)
+    assert np.array_equal(open_store(pattern).images.numpy(), images)
+    assert store_folders(tmp_path) == [store.folder]
 
 
 def test_a_killed_build_leaves_nothing_that_counts(tmp_path):
@@ -311,6 +322,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
 MEASURE = """
 import os, resource, sys
 from data.store import open_store
+from data.store_build import build_store
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 store = open_store(sys.argv[1])
