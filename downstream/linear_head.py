@@ -1,39 +1,87 @@
-"""Linear softmax heads, many at once: cross-validated strength and steps, then one refit per
-problem.
+"""Linear softmax heads, many at once: strength and steps by cross-validation, then one refit.
 
-Shape legend: D problems of equal size (draws), N labelled rows, F features, P features after
-rotation, C classes, S strengths, K folds, H = S * K heads.
+Shapes: D problems of equal size (draws), N labelled rows, F features, P features after rotation,
+C classes, S strengths, K folds, H heads on one problem (S * K, or 1).
 
-Every head minimizes mean cross-entropy + strength/2 * |W|^2 (bias free) by full-batch Adam (Kingma
-& Ba, 2015) with a cosine schedule. Gradients are written out: the heads of one problem then share
-two matrix products per step, which is what makes hundreds of them cheap.
+A head minimizes mean cross-entropy + strength / 2 * |W|^2 (the bias is free) by full-batch Adam
+(Kingma & Ba, 2015) on a cosine schedule. The gradients are written out: all heads of a problem
+then share two matrix products per step, which is what makes hundreds of heads cheap.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
+from training.schedules import CosineSchedule, multiplier
+
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+_SCHEDULE = CosineSchedule()
+_NULL_SPACE = 1e-6
+
+
+class HeadConfig(BaseModel):
+    """How heads are fitted and how their strength and steps are chosen.
+
+    Rows are scaled to a mean squared length of 1, so that strengths and the learning rate mean the
+    same for any number of features.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+        min_length=1,
+        description="L2 strengths to choose from, weakest first",
+    )
+    steps: PositiveInt = Field(100, description="Adam steps of the whole schedule")
+    evaluations: PositiveInt = Field(
+        4, description="points along the schedule at which a head may be stopped"
+    )
+    lr: float = Field(0.6, gt=0, description="Adam's full learning rate")
+    folds: int = Field(5, ge=2, description="parts of the N labels, each held out in turn")
+    validation_labels: PositiveInt = Field(
+        500, description="folds are held out until so many labels have been, or all N"
+    )
+
+    def stops(self) -> list[int]:
+        """Return the numbers of steps at which a head may be stopped, ascending."""
+        shares = (part / self.evaluations for part in range(1, self.evaluations + 1))
+        return sorted({max(1, round(self.steps * share)) for share in shares})
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """What was chosen for one problem, with the held-out scores that it was chosen by.
+
+    The scores are None where there were too few labels to hold any out.
+    """
+
+    strength: float
+    steps: int
+    folds: int
+    cv_accuracy: float | None
+    cv_nll: float | None
 
 
 @dataclass(frozen=True)
 class Standardizer:
-    """Affine map of raw features onto the standardized, rotated features that the heads are fitted
-    on.
+    """The affine map from raw features [F] to the rows [P] that heads are fitted on.
 
     Fields:
         mean, scale: [F]; standardized = (raw - mean) / scale.
-        rotation: [F, P] with orthonormal columns, or None where P = F.
+        rotation: [F, P], orthonormal columns; None where nothing is rotated.
     """
 
     mean: Tensor
     scale: Tensor
     rotation: Tensor | None
 
-    def unrotate(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Express a head [P, C], [C] as weights [F, C] and bias [C] for raw features."""
+    def on_raw_features(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Express a head, weight [P, C] and bias [C], as one on raw features, [F, C] and [C]."""
         if self.rotation is not None:
             weight = self.rotation @ weight
         weight = weight / self.scale[:, None]
@@ -41,83 +89,172 @@ class Standardizer:
 
 
 def standardize(raw: Tensor, *, floor: float) -> tuple[Tensor, Standardizer]:
-    """Standardize labelled rows [N, F] by their own mean and deviation; rotate to their row space
-    if N << F.
+    """Standardize labelled rows [N, F] by their own statistics; rotate to N features if 2 N <= F.
 
-    The L2-penalized optimum is the same in both bases, because the penalty does not see rotations
-    and the optimal weights lie in the row space. The scale of a feature is never below `floor`
-    times the root mean
-    square deviation of all features: a feature nearly constant in a few rows would otherwise
-        explode on others.
+    Mean and deviation are of these rows alone. No feature is divided by less than `floor` times
+    the root mean square of all deviations: a feature that hardly varies among a few rows would
+    be blown up on others. Finally all rows are divided by one number, so that their mean squared
+    length is 1.
+
+    The optimum of a head is the same in the rows' own basis: the penalty does not see rotations
+    and the optimal weights lie in the span of the rows.
     """
     mean = raw.mean(dim=0)
-    centered = raw - mean
-    variance = centered.square().mean(dim=0)
-    scale = torch.sqrt(variance.clamp_min(floor**2 * variance.mean() + 1e-12))
-    rows = centered / scale
+    rows = raw - mean
+    variance = rows.square().mean(dim=0)
+    scale = variance.clamp_min(floor**2 * variance.mean()).clamp_min(1e-12).sqrt()
+    rows /= scale
+    length = rows.square().sum(dim=1).mean().sqrt().clamp_min(1e-6)
+    rows /= length
+    scale = scale * length
     N, F = rows.shape
     if 2 * N > F:
         return rows, Standardizer(mean, scale, None)
     eigenvalues, vectors = torch.linalg.eigh((rows @ rows.T).double())
-    kept = eigenvalues > 1e-6 * eigenvalues[-1]
-    lengths = eigenvalues[kept].sqrt().to(rows.dtype)
-    vectors = vectors[:, kept].to(rows.dtype)
-    # Signs of eigenvectors are arbitrary; the heads start at zero and Adam is odd, so they cancel.
-    return vectors * lengths, Standardizer(mean, scale, rows.T @ (vectors / lengths))
+    spanned = eigenvalues > _NULL_SPACE * eigenvalues[-1]
+    lengths = torch.where(spanned, eigenvalues, 0.0).sqrt()
+    inverse = torch.where(spanned, 1 / lengths, 0.0)
+    rotated = (vectors * lengths).to(rows.dtype)
+    return rotated, Standardizer(mean, scale, rows.T @ (vectors * inverse).to(rows.dtype))
 
 
-class HeadBatch:
-    """D x H softmax heads on D sets of rows, stepped together.
+class _Heads:
+    """Heads on D sets of rows, stepped together.
 
     Args:
-        rows: [D, N, P]. labels: [D, N] in [0, C).
-        trained: [D, H, N] bool; which rows each head learns from.
+        rows: [D, N, P].
+        labels: [D, N], in [0, C).
+        trained: [D, H, N], bool; the rows that each head learns from.
         strengths: [D, H].
     """
 
     def __init__(
-        self, rows: Tensor, labels: Tensor, trained: Tensor, strengths: Tensor, *, classes: int
+        self,
+        rows: Tensor,
+        labels: Tensor,
+        trained: Tensor,
+        strengths: Tensor,
+        classes: int,
+        config: HeadConfig,
     ) -> None:
         D, N, P = rows.shape
         H = strengths.shape[1]
-        self.rows, self.classes, self.heads = rows, classes, H
-        self.columns = rows.transpose(1, 2).contiguous()
+        self.rows, self.classes, self.config = rows, classes, config
         self.labels = labels[:, :, None, None].expand(D, N, H, 1)
-        # Divided by the number of trained rows, so that strengths mean the same for every fold.
+        # Divided by the number of trained rows: a strength means the same for every fold.
         share = trained.to(rows.dtype) / trained.sum(dim=2, keepdim=True)
-        self.share = share.transpose(1, 2).contiguous()[..., None]
+        self.share = share.transpose(1, 2)[..., None]
         self.strengths = strengths.repeat_interleave(classes, dim=1)[:, None, :]
         self.weight = rows.new_zeros(D, P, H * classes)
         self.bias = rows.new_zeros(D, 1, H * classes)
-        self.moments = [
+        self._moments = [
             (torch.zeros_like(p), torch.zeros_like(p)) for p in (self.weight, self.bias)
         ]
-        self.step_count = 0
+        self._taken = 0
 
     def log_probabilities(self) -> Tensor:
-        """[D, N, H, C], at the present weights."""
+        """[D, N, H, C] at the present weights."""
         D, N, _ = self.rows.shape
         logits = torch.baddbmm(self.bias, self.rows, self.weight)
-        return torch.log_softmax(logits.view(D, N, self.heads, self.classes), dim=3)
+        return torch.log_softmax(logits.view(D, N, -1, self.classes), dim=3)
 
-    def step(self, log_probabilities: Tensor, learning_rate: float) -> None:
-        """One Adam step from the log-probabilities at the present weights."""
+    def step_to(self, steps: int) -> None:
+        """Take Adam steps until `steps` have been taken in all."""
+        while self._taken < steps:
+            self._step()
+
+    def _step(self) -> None:
         D, N, _ = self.rows.shape
-        error = log_probabilities.exp()
-        error.scatter_add_(
-            3, self.labels, error.new_full((1, 1, 1, 1), -1.0).expand_as(self.labels)
+        error = self.log_probabilities().exp_()
+        error.scatter_add_(3, self.labels, error.new_full((), -1.0).expand(self.labels.shape))
+        error = error.mul_(self.share).view(D, N, -1)
+        slopes = (
+            torch.bmm(self.rows.transpose(1, 2), error).addcmul_(self.weight, self.strengths),
+            error.sum(dim=1, keepdim=True),
         )
-        error = (error * self.share).view(D, N, -1)
-        gradient = torch.bmm(self.columns, error).addcmul_(self.weight, self.strengths)
-        self.step_count += 1
-        correction = math.sqrt(1 - BETA2**self.step_count)
-        rate = learning_rate * correction / (1 - BETA1**self.step_count)
+        rate = self.config.lr * multiplier(_SCHEDULE, self._taken, self.config.steps)
+        self._taken += 1
+        correction = math.sqrt(1 - BETA2**self._taken)
+        rate *= correction / (1 - BETA1**self._taken)
         for parameter, slope, (first, second) in zip(
-            (self.weight, self.bias),
-            (gradient, error.sum(dim=1, keepdim=True)),
-            self.moments,
-            strict=True,
+            (self.weight, self.bias), slopes, self._moments, strict=True
         ):
             first.lerp_(slope, 1 - BETA1)
             second.mul_(BETA2).addcmul_(slope, slope, value=1 - BETA2)
             parameter.addcdiv_(first, second.sqrt().add_(EPSILON * correction), value=-rate)
+
+
+def choose_heads(
+    rows: Tensor, labels: Tensor, folds: Tensor, config: HeadConfig, *, classes: int
+) -> list[HeadChoice]:
+    """Choose strength and steps of each problem by the mean held-out negative log-likelihood.
+
+    Args:
+        rows: [D, N, P], from `standardize`.
+        labels: [D, N].
+        folds: [D, N]; the fold in which a row is held out, negative: never. Each problem has the
+            same number of folds.
+    """
+    D, N, _ = rows.shape
+    S, K = len(config.strengths), int(folds.max()) + 1
+    held_out = folds[:, None, :] == torch.arange(K, device=folds.device)[None, :, None]
+    strengths = rows.new_tensor(config.strengths)
+    heads = _Heads(
+        rows,
+        labels,
+        (~held_out)[:, None].expand(D, S, K, N).reshape(D, S * K, N),
+        strengths[None, :, None].expand(D, S, K).reshape(D, S * K),
+        classes,
+        config,
+    )
+    scored = held_out.to(rows.dtype).transpose(1, 2)[:, :, None]  # [D, N, 1, K]
+    count = scored.sum(dim=(1, 3))  # [D, 1]
+    nll, accuracy = [], []
+    stops = config.stops()
+    for stop in stops:
+        heads.step_to(stop)
+        log_probabilities = heads.log_probabilities()
+        loss = -log_probabilities.gather(3, heads.labels).view(D, N, S, K)
+        hits = (log_probabilities.argmax(dim=3) == labels[:, :, None]).view(D, N, S, K)
+        nll.append((loss * scored).sum(dim=(1, 3)) / count)
+        accuracy.append((hits * scored).sum(dim=(1, 3)) / count)
+    all_nll = torch.stack(nll, dim=1).view(D, -1)  # stop by stop, strengths within
+    all_accuracy = torch.stack(accuracy, dim=1).view(D, -1)
+    choices = []
+    for problem, best in enumerate(all_nll.argmin(dim=1).tolist()):
+        choices.append(
+            HeadChoice(
+                strength=config.strengths[best % S],
+                steps=stops[best // S],
+                folds=K,
+                cv_accuracy=float(all_accuracy[problem, best]),
+                cv_nll=float(all_nll[problem, best]),
+            )
+        )
+    return choices
+
+
+def fit_heads(
+    rows: Tensor,
+    labels: Tensor,
+    choices: list[HeadChoice],
+    config: HeadConfig,
+    *,
+    classes: int,
+) -> list[tuple[Tensor, Tensor]]:
+    """Fit one head per problem on all its rows, each with its own strength and steps.
+
+    Returns:
+        For each problem weight [P, C] and bias [C].
+    """
+    D, N, _ = rows.shape
+    strengths = rows.new_tensor([[choice.strength] for choice in choices])
+    trained = torch.ones(D, 1, N, dtype=torch.bool, device=rows.device)
+    heads = _Heads(rows, labels, trained, strengths, classes, config)
+    fitted: dict[int, tuple[Tensor, Tensor]] = {}
+    for stop in sorted({choice.steps for choice in choices}):
+        heads.step_to(stop)
+        for problem, choice in enumerate(choices):
+            if choice.steps == stop:
+                fitted[problem] = (heads.weight[problem].clone(), heads.bias[problem, 0].clone())
+    return [fitted[problem] for problem in range(D)]

@@ -1,21 +1,30 @@
 """Scores of class logits against true labels: accuracy, macro F1, negative log-likelihood."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 
+class ClassificationScores(NamedTuple):
+    """`accuracy` and `macro_f1` are fractions in [0, 1], `nll` a mean in nats."""
+
+    accuracy: float
+    macro_f1: float
+    nll: float
+
+
 def classification_scores(
     logits: NDArray[np.float32], labels: NDArray[np.int64]
-) -> dict[str, float]:
+) -> ClassificationScores:
     """Score logits.
 
     Args:
         logits: [N, K], unnormalized log-probabilities.
         labels: [N], in [0, K).
     Returns:
-        `accuracy` and `macro_f1`, fractions in [0, 1], and `nll`, mean negative log-likelihood in
-        nats. Macro F1 is the mean over the classes that occur among the labels or the predictions;
-        a class that is never predicted scores 0.
+        Macro F1 is the mean over the classes that occur among the labels or the predictions; a
+        class that is never predicted scores 0.
     """
     predicted = logits.argmax(axis=1)
     classes = logits.shape[1]
@@ -27,8 +36,8 @@ def classification_scores(
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     log_normalizer = np.log(np.exp(shifted).sum(axis=1))
     nll = log_normalizer - shifted[np.arange(len(labels)), labels]
-    return {
-        "accuracy": float(hits.sum() / len(labels)),
-        "macro_f1": float(f1.mean()),
-        "nll": float(nll.mean()),
-    }
+    return ClassificationScores(
+        accuracy=float(hits.sum() / len(labels)),
+        macro_f1=float(f1.mean()),
+        nll=float(nll.mean()),
+    )

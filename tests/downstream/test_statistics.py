@@ -94,8 +94,8 @@ def test_scores_agree_with_scikit_learn():
     predicted = logits.argmax(axis=1)
     probabilities = np.exp(logits.astype(np.float64))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    assert scores["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, predicted))
-    assert scores["macro_f1"] == pytest.approx(
+    assert scores.accuracy == pytest.approx(sklearn_metrics.accuracy_score(labels, predicted))
+    assert scores.macro_f1 == pytest.approx(
         sklearn_metrics.f1_score(labels, predicted, average="macro", zero_division=0)
     )
-    assert scores["nll"] == pytest.approx(sklearn_metrics.log_loss(labels, probabilities))
+    assert scores.nll == pytest.approx(sklearn_metrics.log_loss(labels, probabilities))

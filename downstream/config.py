@@ -1,0 +1,92 @@
+"""The config of a label-efficiency study: its table of contents."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+from downstream.features import FeaturesConfig
+from downstream.linear_head import HeadConfig
+from downstream.recipes import FitConfig, Recipe
+
+Arm = Literal["frozen", "finetuned", "random_frozen", "scratch", "raw_logistic"]
+ARMS: tuple[Arm, ...] = get_args(Arm)
+HEAD_ARMS: tuple[Arm, ...] = ("raw_logistic", "random_frozen", "frozen")
+"""Arms that fit a linear head on fixed features."""
+
+
+class StudyDataConfig(BaseModel):
+    """Labelled images: what the labels are drawn from, and what is tested on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: str | tuple[str, ...] = Field(
+        description="WebDataset tars: a path, a glob or braces such as train-{000000..000007}.tar"
+    )
+    test: str | tuple[str, ...] = Field(description="likewise; read once, for the final scores")
+    on_bad: Literal["fatal", "skip"] = Field(
+        "fatal", description="what a sample that cannot be read does: end the study, or be left out"
+    )
+    max_bad_share: float = Field(
+        0.01, ge=0, le=1, description="largest share of bad samples that `skip` puts up with"
+    )
+    channels: int | None = Field(
+        None, ge=1, description="1 for grey, 3 for colour; null: as dataset.json says"
+    )
+    size: int | None = Field(
+        None, ge=1, description="side in pixels to scale and crop to; null: as dataset.json says"
+    )
+
+
+class CurveConfig(BaseModel):
+    """One study: accuracy against the number of labels, with pretraining and without."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the study's folder below runs_dir"
+    )
+    runs_dir: str = "runs"
+    seed: int = Field(0, ge=0, description="of the draws of labels and of every fit")
+    encoder: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="path of an encoder.safetensors; several are pretraining seeds of one method"
+    )
+    data: StudyDataConfig
+    budgets: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
+        (50, 100, 250, 500, 1000, 3000),
+        description="numbers of labels that a method sees in all, validation labels included",
+    )
+    draws: PositiveInt = Field(
+        5, description="choices of labelled images, the same for every arm; 2 or more for intervals"
+    )
+    arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = ARMS
+    features: FeaturesConfig = FeaturesConfig()
+    head: HeadConfig = HeadConfig()
+    scratch: FitConfig = FitConfig()
+    finetune: FitConfig = FitConfig(recipe=Recipe(head_steps=50))
+    workers: PositiveInt | None = Field(
+        None, description="processes that train classifiers, one thread each; null: one per core"
+    )
+
+    @field_validator("budgets", "arms")
+    @classmethod
+    def _distinct(cls, values: tuple[object, ...]) -> tuple[object, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"found {list(values)}; name each once")
+        return values
+
+    @field_validator("budgets")
+    @classmethod
+    def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(values))
+
+    def encoders(self) -> tuple[str, ...]:
+        """Return the paths of the encoders."""
+        return (self.encoder,) if isinstance(self.encoder, str) else self.encoder
+
+    def draws_for(self, arm: Arm, budget: int) -> int:
+        """Return how many draws of an arm are run at a budget."""
+        if arm == "scratch":
+            return self.scratch.draws_for(budget, self.draws)
+        if arm == "finetuned":
+            return self.finetune.draws_for(budget, self.draws)
+        return self.draws

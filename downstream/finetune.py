@@ -1,0 +1,173 @@
+"""Training a classifier on few labels, from fresh or from pretrained weights by the same code.
+
+Shapes: B images in a batch, N labelled images, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.augment import Augment
+from data.batches import Batches
+from downstream.inputs import LabelledImages
+from downstream.recipes import Recipe
+from models.heads import Classifier
+from training.compute import ComputeConfig
+from training.loop import Trainer
+from training.optimizers import AdamWConfig
+from training.randomness import StepDraws, derive_seed
+from training.schedules import ConstantSchedule, CosineSchedule
+from training.trainable import Batch, Phase, Trainable
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from models.encoders import Encoder
+
+COMPUTE = ComputeConfig(compile=False)
+_PREDICTED_AT_ONCE = 500
+
+
+class SupervisedTraining(Trainable):
+    """Cross-entropy of a classifier on augmented images."""
+
+    def __init__(self, classifier: Classifier, recipe: Recipe) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.recipe = recipe
+        self.augment = Augment(recipe.augment)
+
+    def phases(self) -> Sequence[Phase]:
+        trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        trains_encoder = any(name.startswith("classifier.encoder.") for name, _ in trained)
+        factors = {"classifier.encoder": self.recipe.encoder_lr_factor} if trains_encoder else {}
+        optimizer = AdamWConfig(lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
+        return [Phase("classification", trained, optimizer, self._loss, factors)]
+
+    def _loss(self, batch: Batch, draws: StepDraws) -> tuple[Tensor, dict[str, Tensor]]:
+        images = batch["images"].float().div_(255)
+        params = self.augment.draw(draws.global_size, draws.generator("augment"))
+        images = self.augment.apply(images, params.rows(draws.start, draws.stop))
+        logits = self.classifier(images)
+        loss = F.cross_entropy(logits, batch["labels"], label_smoothing=self.recipe.label_smoothing)
+        return loss, {}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Validation scores after `steps` steps: sums over the held-out rows."""
+
+    steps: int
+    nll: float
+    hits: int
+
+
+class Fit:
+    """Trains one classifier by a recipe.
+
+    Args:
+        encoder: trained in place.
+        recipe: how.
+        data: images with labels, of which `rows` are used.
+        steps: length of the schedule, from `recipe.steps_for(budget)`.
+        seed: of the head's weights, the order of the images, augmentation and dropout.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        recipe: Recipe,
+        data: LabelledImages,
+        rows: NDArray[np.int64],
+        *,
+        classes: int,
+        steps: int,
+        seed: int,
+        accelerator: Accelerator,
+    ) -> None:
+        self.recipe, self.steps, self.seed, self.accelerator = recipe, steps, seed, accelerator
+        self.classifier = Classifier(
+            encoder,
+            classes,
+            grid=recipe.grid,
+            dropout=recipe.dropout,
+            seed=derive_seed(seed, "head"),
+        )
+        self.batches = Batches(
+            data.images,
+            data.labels,
+            indices=rows,
+            batch_size=recipe.batch_size,
+            seed=derive_seed(seed, "order"),
+            device=accelerator.device,
+        )
+
+    def train(self, stop_at: int | None = None) -> None:
+        """Train the head alone for `head_steps`, then everything up to step `stop_at`."""
+        trainer = self._after_head()
+        for step in range(self.steps if stop_at is None else stop_at):
+            trainer.train_step(step, measure=False)
+
+    def validate(
+        self, data: LabelledImages, rows: NDArray[np.int64], *, evaluations: int
+    ) -> list[Scored]:
+        """Train to the end of the schedule; score on `rows` evenly along it and at its end."""
+        trainer = self._after_head()
+        due = {max(1, round(self.steps * (i + 1) / evaluations)) for i in range(evaluations)}
+        scores = []
+        labels = data.labels[torch.from_numpy(rows)]
+        for step in range(self.steps):
+            trainer.train_step(step, measure=False)
+            if step + 1 in due:
+                logits = predict(self.classifier, data.images, rows, self.accelerator.device)
+                nll = F.cross_entropy(logits, labels, reduction="sum").item()
+                hits = int((logits.argmax(dim=1) == labels).sum())
+                scores.append(Scored(step + 1, nll, hits))
+                trainer.trainable.train()
+        return scores
+
+    def _after_head(self) -> Trainer:
+        encoder = self.classifier.encoder
+        if self.recipe.head_steps:
+            encoder.freeze()
+            head = self._trainer(self.recipe.head_steps, "head", ConstantSchedule())
+            for step in range(self.recipe.head_steps):
+                head.train_step(step, measure=False)
+            encoder.unfreeze()
+        return self._trainer(self.steps, "all", CosineSchedule())
+
+    def _trainer(
+        self, steps: int, purpose: str, schedule: ConstantSchedule | CosineSchedule
+    ) -> Trainer:
+        return Trainer(
+            SupervisedTraining(self.classifier, self.recipe),
+            self.batches,
+            total_steps=steps,
+            schedule=schedule,
+            compute=COMPUTE,
+            seed=derive_seed(self.seed, purpose),
+            accelerator=self.accelerator,
+        )
+
+
+@torch.no_grad()
+def predict(
+    classifier: nn.Module, images: Tensor, rows: NDArray[np.int64] | None, device: torch.device
+) -> Tensor:
+    """Logits [N, C] on the CPU of uint8 images (those of `rows`), in eval mode."""
+    classifier.eval()
+    chosen = torch.arange(len(images)) if rows is None else torch.from_numpy(rows)
+    return torch.cat(
+        [
+            classifier(images[part].to(device).float().div_(255)).cpu()
+            for part in chosen.split(_PREDICTED_AT_ONCE)
+        ]
+    )

@@ -1,0 +1,162 @@
+"""What a study works on: labelled images and encoders, opened and checked against each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data.labels import check_budget
+from data.store import ResidentStore, open_store
+from downstream.config import CurveConfig, StudyDataConfig
+from models.artifact import ArtifactHeader, artifact_hash, load_encoder, read_artifact
+from models.encoders import Encoder, check_images
+from models.errors import ModelError
+from training.errors import InputError
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A split: images uint8 [N, C, H, W], memory-mapped, and labels int64 [N] in [0, classes)."""
+
+    images: Tensor
+    labels: Tensor
+    fingerprint: str
+    dataset: str | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class PretrainedEncoder:
+    """An encoder artifact: where it is, what it says, and the seed that its rows carry."""
+
+    path: Path
+    header: ArtifactHeader
+    sha256: str
+    seed: int
+
+    def load(self) -> Encoder:
+        """Return a fresh copy of the encoder on the CPU, in eval mode."""
+        return load_encoder(self.path)
+
+
+@dataclass(frozen=True)
+class StudyInputs:
+    """Everything that rows are computed from, besides the config."""
+
+    train: LabelledImages
+    test: LabelledImages
+    class_names: tuple[str, ...]
+    encoders: tuple[PretrainedEncoder, ...]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def encoder_of_seed(self, seed: int) -> PretrainedEncoder:
+        """Return the encoder whose rows carry a seed."""
+        return next(encoder for encoder in self.encoders if encoder.seed == seed)
+
+
+def open_inputs(config: CurveConfig) -> StudyInputs:
+    """Open images and encoders and check that they, the budgets and the stages fit together.
+
+    Raises:
+        DataError, ModelError, InputError: one line, naming the key or the file.
+    """
+    encoders = _open_encoders(config)
+    train_store = _open_split(config.data, "train")
+    test_store = _open_split(config.data, "test")
+    for key, store in (("data.train", train_store), ("data.test", test_store)):
+        for encoder in encoders:
+            try:
+                check_images(encoder.header.input, *store.images.shape[1:])
+            except ModelError as error:
+                raise ModelError(f"{encoder.path}, {key}: {error}") from None
+    class_names = _class_names(train_store, test_store)
+    train, test = _labelled("train", train_store), _labelled("test", test_store)
+    for budget in config.budgets:
+        check_budget(train.labels.numpy(), budget, len(class_names))
+    return StudyInputs(train, test, class_names, encoders)
+
+
+def _open_encoders(config: CurveConfig) -> tuple[PretrainedEncoder, ...]:
+    paths = [Path(path) for path in config.encoders()]
+    headers = [read_artifact(path) for path in paths]
+    for path, header in zip(paths, headers, strict=True):
+        if (header.spec, header.input) != (headers[0].spec, headers[0].input):
+            raise InputError(
+                f"encoder: {path} has another spec or other inputs than {paths[0]}; "
+                "several encoders are pretraining seeds of one method on the same images"
+            )
+    hashes = [artifact_hash(path) for path in paths]
+    if len(set(hashes)) < len(hashes):
+        raise InputError(f"encoder: two of {[str(p) for p in paths]} are the same; name each once")
+    stages = [stage.name for stage in headers[0].stages]
+    for name in config.features.stages or ():
+        if name not in stages:
+            raise InputError(
+                f"features.stages: found {name!r}; {paths[0]} has the stages {', '.join(stages)}"
+            )
+    seeds = _row_seeds([header.seed for header in headers])
+    return tuple(
+        PretrainedEncoder(*parts) for parts in zip(paths, headers, hashes, seeds, strict=True)
+    )
+
+
+def _row_seeds(seeds: Sequence[int | None]) -> list[int]:
+    """Return the pretraining seeds where they tell the encoders apart, else their positions."""
+    known = [seed for seed in seeds if seed is not None]
+    return known if len(set(known)) == len(seeds) else list(range(len(seeds)))
+
+
+def _open_split(config: StudyDataConfig, split: str) -> ResidentStore:
+    return open_store(
+        getattr(config, split),
+        on_bad=config.on_bad,
+        max_bad_share=config.max_bad_share,
+        channels=config.channels,
+        size=config.size,
+    )
+
+
+def _labelled(split: str, store: ResidentStore) -> LabelledImages:
+    if store.labels is None:
+        raise InputError(
+            f"data.{split}: {store.labels_missing} of {len(store)} samples have no label (.cls); "
+            "a study needs every one labeled: pack a set with labels"
+        )
+    name = store.info.name if store.info else None
+    return LabelledImages(store.images, store.labels, store.fingerprint, name)
+
+
+def _class_names(train: ResidentStore, test: ResidentStore) -> tuple[str, ...]:
+    """Return the names of the classes, which are numbers where dataset.json gives none.
+
+    Raises:
+        InputError: training and test set have other classes.
+    """
+    train_labels, test_labels = _labelled("train", train).labels, _labelled("test", test).labels
+    if train.classes and test.classes and train.classes != test.classes:
+        raise InputError(
+            f"data.test: has the classes {_listed(test.classes)}, data.train has "
+            f"{_listed(train.classes)}; give splits of one set"
+        )
+    known = torch.unique(train_labels).tolist()
+    unknown = [label for label in torch.unique(test_labels).tolist() if label not in set(known)]
+    if unknown:
+        raise InputError(
+            f"data.test: has samples of class {unknown[0]}, data.train has none; "
+            "training and test set need the same classes"
+        )
+    names = train.classes or test.classes or [str(label) for label in range(known[-1] + 1)]
+    return tuple(names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} ... ({len(names)} in all)" if len(names) > 3 else shown

@@ -1,0 +1,168 @@
+"""Arms that train the encoder: scratch and finetuned, by the same code."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.labels import stratified_folds
+from downstream.config import CurveConfig
+from downstream.finetune import Fit, predict
+from downstream.inputs import StudyInputs
+from downstream.metrics import classification_scores
+from downstream.recipes import FitConfig, Recipe
+from downstream.results import Row, RowKey
+from models.encoders import Encoder, build_encoder
+from training.randomness import derive_seed
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class TrialScore:
+    """Held-out scores of one trial over the parts that it was run on.
+
+    Fields:
+        steps: where along the schedule the mean held-out negative log-likelihood was least.
+        parts: how often a part of the labels was held out.
+    """
+
+    trial: int
+    steps: int
+    nll: float
+    accuracy: float
+    parts: int
+
+
+def train_row(
+    key: RowKey,
+    labelled: NDArray[np.int64],
+    inputs: StudyInputs,
+    config: CurveConfig,
+    accelerator: Accelerator,
+) -> Row:
+    """Choose the recipe inside the labelled rows, train on all of them, score on the test set.
+
+    Args:
+        key: arm scratch or finetuned.
+        labelled: the rows of the training set whose labels may be seen.
+    """
+    began = time.perf_counter()
+    bench = _Bench(key, labelled, inputs, config, accelerator)
+    recipe, steps, choices = bench.choose()
+    fit = bench.fit(recipe, labelled, purpose="final")
+    fit.train(stop_at=steps)
+    logits = predict(fit.classifier, inputs.test.images, None, accelerator.device)
+    scores = classification_scores(logits.numpy(), inputs.test.labels.numpy())
+    return Row(
+        **key._asdict(),
+        labels_used=len(labelled),
+        **scores._asdict(),
+        seconds=time.perf_counter() - began,
+        choices=choices,
+    )
+
+
+class _Bench:
+    """Where the trials of one row are compared."""
+
+    def __init__(
+        self,
+        key: RowKey,
+        labelled: NDArray[np.int64],
+        inputs: StudyInputs,
+        config: CurveConfig,
+        accelerator: Accelerator,
+    ) -> None:
+        self.key, self.labelled, self.inputs = key, labelled, inputs
+        self.seed = config.seed
+        self.settings: FitConfig = config.scratch if key.arm == "scratch" else config.finetune
+        self.accelerator = accelerator
+
+    def fit(self, recipe: Recipe, rows: NDArray[np.int64], *, purpose: str) -> Fit:
+        """Return a fit that has not begun, with its own copy of the encoder."""
+        _, budget, draw, seed = self.key
+        # Not by arm: scratch and fine-tuned see the same batches in the same augmentations.
+        return Fit(
+            self._encoder(),
+            recipe,
+            self.inputs.train,
+            rows,
+            classes=self.inputs.classes,
+            steps=recipe.steps_for(budget),
+            seed=derive_seed(self.seed, f"fit/{purpose}/{budget}/{seed}", draw),
+            accelerator=self.accelerator,
+        )
+
+    def _encoder(self) -> Encoder:
+        if self.key.arm == "finetuned":
+            return self.inputs.encoder_of_seed(self.key.seed).load()
+        header = self.inputs.encoders[0].header
+        weights = derive_seed(self.seed, "scratch/weights", self.key.seed)
+        return build_encoder(header.spec, header.input, seed=weights)
+
+    def choose(self) -> tuple[Recipe, int, dict[str, Any]]:
+        """Return the recipe, the steps to take of its schedule, and what to note of the choice."""
+        recipes = self.settings.recipes()
+        if len(recipes) == 1:
+            steps = recipes[0].steps_for(self.key.budget)
+            return recipes[0], steps, {"recipe": "fixed beforehand", "steps": steps}
+        best, tried = self._race(recipes)
+        choices = {
+            "recipe": {"trial": best.trial, **self.settings.trials[best.trial]},
+            "steps": best.steps,
+            "cv_accuracy": best.accuracy,
+            "cv_nll": best.nll,
+            "trials": [asdict(score) for score in tried],
+        }
+        return recipes[best.trial], best.steps, choices
+
+    def _race(self, recipes: list[Recipe]) -> tuple[TrialScore, list[TrialScore]]:
+        """Score all trials on one held-out part, the better half on the next, and so on.
+
+        Returns:
+            The best trial, and every trial's last score, best first.
+        """
+        parts = max(2, round(1 / self.settings.validation_share))
+        labels = self.inputs.train.labels.numpy()[self.labelled]
+        part_of_row = stratified_folds(
+            labels, parts, seed=derive_seed(self.seed, "trials", self.key.draw)
+        )
+        wanted = min(parts, math.ceil(self.settings.validation_labels * parts / len(labels)))
+        running = list(range(len(recipes)))
+        sums: dict[int, NDArray[np.float64]] = {}  # trial -> [evaluations, (nll, hits)]
+        scores: dict[int, TrialScore] = {}
+        seen = 0
+        for part in range(wanted):
+            held_out = part_of_row == part
+            seen += int(held_out.sum())
+            for trial in running:
+                measured = self._measure(recipes[trial], held_out, part)
+                steps = [step for step, _ in measured]
+                values = np.array([value for _, value in measured])
+                sums[trial] = sums[trial] + values if trial in sums else values
+                best = int(sums[trial][:, 0].argmin())
+                nll, hits = sums[trial][best]
+                scores[trial] = TrialScore(trial, steps[best], nll / seen, hits / seen, part + 1)
+            running = sorted(running, key=lambda trial: scores[trial].nll)
+            running = running[: math.ceil(len(running) / 2)]
+            if len(running) == 1:
+                break
+        tried = sorted(scores.values(), key=lambda score: (-score.parts, score.nll))
+        return tried[0], tried
+
+    def _measure(
+        self, recipe: Recipe, held_out: NDArray[np.bool_], part: int
+    ) -> list[tuple[int, tuple[float, int]]]:
+        """Return (steps, (summed nll, hits)) on the held-out rows along the schedule."""
+        fit = self.fit(recipe, self.labelled[~held_out], purpose=f"part {part}")
+        scored = fit.validate(
+            self.inputs.train, self.labelled[held_out], evaluations=self.settings.evaluations
+        )
+        return [(score.steps, (score.nll, score.hits)) for score in scored]
