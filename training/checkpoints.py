@@ -8,7 +8,6 @@ it, and only after that are older ones removed. Whatever moment a process dies a
 complete checkpoint.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -25,7 +24,6 @@ from training.loop import TrainerState
 
 FORMAT_VERSION = 1
 _TEMPORARY = ".writing-"
-_SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class CheckpointConfig(BaseModel):
@@ -54,7 +52,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     Returns:
         The checkpoint's folder.
     Raises:
-        InputError: there is no space left; earlier checkpoints are untouched.
+        OSError: it could not be written; nothing of it remains, earlier ones are untouched.
     """
     final = folder / f"step-{checkpoint.step:08d}"
     if latest_checkpoint(folder) == final:
@@ -72,16 +70,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
         _write_synced(folder / f"{_TEMPORARY}LATEST", final.name.encode())
         (folder / f"{_TEMPORARY}LATEST").replace(folder / "LATEST")
         _sync_folder(folder)
-    except OSError as error:
+    except OSError:
         _remove_unfinished(folder)
-        if error.errno not in _SPACE_ERRORS:
-            raise
-        latest = latest_checkpoint(folder)
-        kept = f"{latest.name} is untouched" if latest else "there is no earlier one"
-        raise InputError(
-            f"{folder}: {os.strerror(error.errno).lower()} for the checkpoint of step "
-            f"{checkpoint.step}; {kept}; make room and go on with --resume"
-        ) from None
+        raise
     older = sorted(path for path in folder.glob("step-*") if path.name < final.name)
     newer = [path for path in folder.glob("step-*") if path.name > final.name]  # LATEST never was
     for path in older[: max(0, len(older) + 1 - keep)] + newer:

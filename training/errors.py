@@ -1,5 +1,10 @@
 """Errors that a user of the training core can mend."""
 
+import errno
+
+# What the system says where a file cannot grow: disk full, quota used up, file size limited.
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 
 class InputError(ValueError):
     """A mistake in what the user asked for, told in one line.

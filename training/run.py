@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from training.checkpoints import (
 )
 from training.compute import any_rank, mean_over_ranks, on_main
 from training.console import Console, format_seconds
-from training.errors import NonFiniteLossError
+from training.errors import NO_SPACE, InputError, NonFiniteLossError
 from training.loop import Metrics, Trainer
 from training.run_directory import RunDirectory
 from training.signals import StopRequest
@@ -96,11 +97,21 @@ def run_training(
     try:
         return run.train(provenance)
     except NonFiniteLossError as error:
-        latest = latest_checkpoint(directory.checkpoints)
-        where = f"the last checkpoint is {latest}" if latest else "there is no checkpoint yet"
-        raise NonFiniteLossError(f"{error}; {where}") from None
+        raise NonFiniteLossError(f"{error}; {_last_checkpoint(directory)}") from None
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise InputError(
+            f"{error.filename or directory.path}: {os.strerror(error.errno).lower()}; "
+            f"{_last_checkpoint(directory)}; make room, then go on with --resume"
+        ) from None
     finally:
         directory.close()
+
+
+def _last_checkpoint(directory: RunDirectory) -> str:
+    latest = latest_checkpoint(directory.checkpoints)
+    return f"the last checkpoint is {latest}" if latest else "there is no checkpoint yet"
 
 
 class _Clock:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch.utils.tensorboard import SummaryWriter
 
-_OWN_FILES = ("config.yaml", "environment.json", "log.jsonl")
 _OWN_FOLDERS = ("tensorboard", "previews", "checkpoints")
 # They say where the run lies, not what it does: a run may be moved and then resumed.
 _PLACE_KEYS = ("name", "runs_dir")
@@ -145,7 +144,12 @@ class RunDirectory:
             self._lock = None
 
     def _prepare(self, provenance: Mapping[str, Any]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (NotADirectoryError, FileExistsError, PermissionError) as error:
+            raise InputError(
+                f"{self.path}: cannot be made ({error.strerror}); choose another folder"
+            ) from None
         self._lock = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -156,11 +160,12 @@ class RunDirectory:
         if self.resumed:
             self._check_provenance(provenance)
             return
-        for name in (*_OWN_FILES, *self._exports):
-            (self.path / name).unlink(missing_ok=True)
         for name in _OWN_FOLDERS:
             if (self.path / name).exists():
                 shutil.rmtree(self.path / name)
+        for name in ("environment.json", "log.jsonl", *self._exports):
+            (self.path / name).unlink(missing_ok=True)
+        # Last, and never absent: it is what makes the folder a run.
         _write_text(self.path / "config.yaml", dump_config(self._config))
 
     def _check_provenance(self, provenance: Mapping[str, Any]) -> None:

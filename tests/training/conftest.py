@@ -47,13 +47,15 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a process of the digits program, or of a launcher of it."""
     processes = []
 
-    def start(*arguments: str | Path, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    def start(
+        *arguments: str | Path, launcher: tuple[str, ...] = (), **environment: str
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, *launcher, str(PROGRAM), *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
         )
         processes.append(process)
         return process

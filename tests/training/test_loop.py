@@ -136,13 +136,14 @@ def test_bf16_is_on_and_close(digits: ModuleType) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
-def test_refusals(digits: ModuleType, accelerator: Any) -> None:
+def test_refusals(digits: ModuleType, accelerator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"mixed_precision: found 'fp16' on a CPU.*use 'bf16'"):
         make_accelerator(ComputeConfig(mixed_precision="fp16"), cpu=True)
     compute = ComputeConfig(accumulation=3)
     with pytest.raises(InputError, match=r"batch_size: found 32.*compute.accumulation 3"):
         digits.make_trainer(digits.DigitsConfig(compute=compute), accelerator)
-    broken = digits.make_trainer(digits.DigitsConfig(broken_from=0), accelerator)
+    monkeypatch.setenv("BROKEN_FROM", "0")
+    broken = digits.make_trainer(digits.DigitsConfig(), accelerator)
     before = parameters(broken)
     with pytest.raises(NonFiniteLossError, match="step 1, phase 'digits': the loss is inf"):
         broken.train_step(0)

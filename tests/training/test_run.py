@@ -1,6 +1,7 @@
 """Long runs as their user meets them: killed, stopped, resumed, refused, on two ranks."""
 
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -84,14 +85,11 @@ def test_killed_anywhere_and_resumed_equals_uninterrupted(
     assert digits.main([str(tmp_path / "straight"), *options]) == 0
 
     killed = tmp_path / "killed"
-    process = start(killed, *options, "step_seconds=0.03")
+    process = start(killed, *options, STEP_SECONDS="0.03")
     log = killed / "log.jsonl"
     wait_for(lambda: log.exists() and '"step": 65,' in log.read_text(), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    # step_seconds is not the runs' subject: make the killed run one of the same config.
-    config = (killed / "config.yaml").read_text()
-    (killed / "config.yaml").write_text(config.replace("seconds: 0.03", "seconds: 0.0"))
     with log.open("a") as file:  # as if it had died in the middle of a line, later
         file.write('{"step": 70, "loss": 0.0}\n{"step": 7')
 
@@ -104,8 +102,8 @@ def test_sigterm_finishes_the_step_and_says_how_to_continue(
     digits: ModuleType, start: Start, tmp_path: Path, capsys: Any
 ) -> None:
     run = tmp_path / "run"
-    options = ["steps=60", "step_seconds=0.02"]
-    process = start(run, *options)
+    options = ["steps=60"]
+    process = start(run, *options, STEP_SECONDS="0.02")
     wait_for(lambda: (run / "log.jsonl").exists(), process)
     busy = digits.main([str(run), *options, "--resume"])
     assert (busy, "another process is training here" in capsys.readouterr().err) == (2, True)
@@ -164,13 +162,35 @@ def test_an_existing_run_is_not_touched_unasked(
 
 
 def test_divergence_names_step_and_last_checkpoint(
-    digits: ModuleType, tmp_path: Path, capsys: Any
+    digits: ModuleType, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    assert digits.main([str(run), "steps=20", "checkpoint.every=5", "broken_from=12"]) == 2
+    monkeypatch.setenv("BROKEN_FROM", "12")
+    assert digits.main([str(run), "steps=20", "checkpoint.every=5"]) == 2
     error = capsys.readouterr().err
     assert "step 13, phase 'digits': the loss is inf" in error
     assert f"the last checkpoint is {run}/checkpoints/step-00000010" in error
+
+
+def test_a_full_disk_loses_nothing_that_was_written(
+    digits: ModuleType, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, options = tmp_path / "run", ["steps=20", "checkpoint.every=5", "log.every=20"]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setenv("FULL_FROM", "12")
+    try:
+        status = digits.main([str(run), *options])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    error = capsys.readouterr().err
+    assert status == 2
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert "file too large; the last checkpoint is" in error and "step-00000010" in error
+
+    monkeypatch.delenv("FULL_FROM")
+    assert digits.main([str(run), *options, "--resume"]) == 0
+    assert digits.main([str(tmp_path / "straight"), *options]) == 0
+    assert_same_run(tmp_path / "straight", run)
 
 
 def free_port() -> int:
@@ -207,8 +227,8 @@ def test_two_ranks_stop_together_and_refuse_together(
     digits: ModuleType, start: Start, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    options = ["steps=400", "step_seconds=0.02"]
-    process = start(run, *options, launcher=torchrun())
+    options = ["steps=400"]
+    process = start(run, *options, launcher=torchrun(), STEP_SECONDS="0.02")
     wait_for(lambda: (run / "log.jsonl").exists(), process)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
