@@ -26,8 +26,8 @@ class Batches:
     out where the batch size does not divide the number of images.
 
     Args:
-        images: uint8 [N, C, H, W], memory-mapped or not. On a CUDA device they are copied there
-            once if they fit in half of its free memory; otherwise batch by batch.
+        images: uint8 [N, C, H, W], memory-mapped or not. For a CUDA device those of `indices` are
+            copied there once if they fit in half of its free memory; otherwise batch by batch.
         labels: int64 [N], or None.
         indices: the rows of `images` to use; all by default.
         batch_size: rows of the global batch, G.
@@ -60,8 +60,11 @@ class Batches:
         self._permutations: dict[int, npt.NDArray[np.int64]] = {}
         self._image_shape = images.shape[1:]
         # Rows of one axis: index_select then copies each image as one piece.
-        self._images = self._place(images.flatten(1))
-        self._labels = None if labels is None else labels.to(self.device)
+        self._images = images.flatten(1)
+        self._labels = None if labels is None else labels.to(images.device)
+        self._stored_rows = self._rows  # where each image of an epoch lies in self._images
+        if self._should_move():
+            self._move()
 
     def __len__(self) -> int:
         """Number of images in an epoch."""
@@ -73,6 +76,24 @@ class Batches:
 
     def indices(self, step: int) -> npt.NDArray[np.int64]:
         """Rows of `images` that form the global batch of `step`, int64 [G]."""
+        return self._rows[self._order(step)]
+
+    def batch(self, step: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
+        """Rows [start, stop) of the global batch of `step`, on the device.
+
+        Returns:
+            "images": uint8 [B, C, H, W]; "labels": int64 [B], where there are labels.
+        """
+        rows = torch.from_numpy(self._stored_rows[self._order(step)[start:stop]])
+        rows = rows.to(self._images.device)
+        images = self._images.index_select(0, rows).to(self.device)
+        batch = {"images": images.view(-1, *self._image_shape)}
+        if self._labels is not None:
+            batch["labels"] = self._labels.index_select(0, rows).to(self.device)
+        return batch
+
+    def _order(self, step: int) -> npt.NDArray[np.int64]:
+        """The images of a step, as places in the epoch's 0 .. len(self) - 1."""
         position = step * self.batch_size
         pieces = []
         wanted = self.batch_size
@@ -84,19 +105,6 @@ class Batches:
             wanted -= len(piece)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def batch(self, step: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
-        """Rows [start, stop) of the global batch of `step`, on the device.
-
-        Returns:
-            "images": uint8 [B, C, H, W]; "labels": int64 [B], where there are labels.
-        """
-        rows = torch.from_numpy(self.indices(step)[start:stop])
-        images = self._images.index_select(0, rows.to(self._images.device)).to(self.device)
-        batch = {"images": images.view(-1, *self._image_shape)}
-        if self._labels is not None:
-            batch["labels"] = self._labels.index_select(0, rows.to(self.device))
-        return batch
-
     def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
         if epoch not in self._permutations:
             # A batch rarely spans more than two epochs; older orders are not needed again.
@@ -104,12 +112,19 @@ class Batches:
             generator = np.random.Generator(
                 np.random.Philox(np.random.SeedSequence((self.seed, _ORDER, epoch)))
             )
-            self._permutations[epoch] = generator.permutation(self._rows)
+            self._permutations[epoch] = generator.permutation(len(self))
         return self._permutations[epoch]
 
-    def _place(self, images: Tensor) -> Tensor:
-        if self.device.type != "cuda" or images.device == self.device:
-            return images
+    def _should_move(self) -> bool:
+        if self.device.type != "cuda" or self._images.device.type == "cuda":
+            return False
         free, _ = torch.cuda.mem_get_info(self.device)
-        fits = images.nbytes <= _SHARE_OF_DEVICE_MEMORY * free
-        return images.to(self.device) if fits else images
+        wanted = len(self) * self._images.shape[1]
+        return wanted <= _SHARE_OF_DEVICE_MEMORY * free
+
+    def _move(self) -> None:
+        rows = torch.from_numpy(self._rows)
+        self._images = self._images.index_select(0, rows).to(self.device)
+        if self._labels is not None:
+            self._labels = self._labels.index_select(0, rows).to(self.device)
+        self._stored_rows = np.arange(len(rows))
