@@ -92,6 +92,9 @@ class Trainer:
 
     Cheap to make (milliseconds) and without files, so that short fits use it too; a long run
     gets its run directory from `training.run.run_training`.
+
+    Under several ranks batch normalization uses the statistics of each rank's own rows, and its
+    running averages are the first rank's.
     """
 
     def __init__(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +17,7 @@ from training.checkpoints import (
     latest_checkpoint,
     save_checkpoint,
 )
+from training.clock import RunClock
 from training.compute import any_rank, mean_over_ranks, on_main
 from training.console import Console, format_seconds
 from training.errors import NO_SPACE, InputError, NonFiniteLossError
@@ -114,43 +113,6 @@ def _last_checkpoint(directory: RunDirectory) -> str:
     return f"the last checkpoint is {latest}" if latest else "there is no checkpoint yet"
 
 
-class _Clock:
-    """Wall-clock time of a run, and images per second without the pauses."""
-
-    def __init__(self, seconds_before: float) -> None:
-        self._seconds_before = seconds_before
-        self._began = self._lap_began = time.perf_counter()
-        self._images = self._lap_images = 0
-        self._pauses = self._lap_pauses = 0.0
-
-    def count(self, images: int) -> None:
-        self._images += images
-        self._lap_images += images
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        pause = time.perf_counter() - began
-        self._pauses += pause
-        self._lap_pauses += pause
-
-    def seconds(self) -> float:
-        """Seconds of the whole run, earlier processes included."""
-        return self._seconds_before + time.perf_counter() - self._began
-
-    def rate(self) -> float:
-        """Images per second of this process."""
-        return self._images / (time.perf_counter() - self._began - self._pauses)
-
-    def lap(self) -> float:
-        """Images per second since the last lap."""
-        now = time.perf_counter()
-        rate = self._lap_images / (now - self._lap_began - self._lap_pauses)
-        self._lap_began, self._lap_images, self._lap_pauses = now, 0, 0.0
-        return rate
-
-
 class _Run:
     def __init__(
         self,
@@ -188,7 +150,7 @@ class _Run:
 
         if resumed := self.directory.start(provenance):
             trainer.load_state(resumed.state)
-        self.clock = _Clock(seconds)
+        self.clock = RunClock(seconds)
         self.console.begin(self._plan(first))
         try:
             done = self._steps(first)
