@@ -104,6 +104,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
     )
     if accelerator.is_main_process:
         print(_what_next(path, overrides, folder, result))
+    accelerator.end_training()  # leaves the process group, where there is one
     return result
 
 
