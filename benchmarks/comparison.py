@@ -3,6 +3,7 @@
 import os
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -27,12 +28,17 @@ class Comparison:
 
 def machine() -> str:
     """Return the processor, cores and torch version in a line."""
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or platform.machine()
-    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return f"{device}, {os.cpu_count()} cores, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    listed = Path("/proc/cpuinfo")  # only Linux has it; platform knows the architecture at most
+    if listed.exists():
+        for line in listed.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def report(comparisons: list[Comparison], unit: str) -> int:
