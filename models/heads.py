@@ -22,6 +22,8 @@ def pool_to_grid(features: Tensor, grid: int) -> Tensor:
     """
     if features.dim() == 2:
         return features
+    if features.shape[2:] == (grid, grid):
+        return features.flatten(1)  # pooling would copy it slowly, and its gradient more so
     return F.adaptive_avg_pool2d(features, grid).flatten(1)
 
 
