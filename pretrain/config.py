@@ -55,7 +55,8 @@ class PretrainConfig(BaseModel):
     encoder: EncoderConfig = ConvEncoderConfig()
     decoder: DecoderConfig = MirrorDecoderConfig()
     objective: ObjectiveConfig = AutoencoderConfig()
-    optimizer: OptimizerConfig = AdamWConfig(lr=3e-3, weight_decay=0.01)
+    # A short memory of squared gradients: with 0.999 the same steps gave features 1 to 2 points worse.
+    optimizer: OptimizerConfig = AdamWConfig(lr=1e-2, betas=(0.9, 0.95), weight_decay=0.01)
     schedule: ScheduleConfig = CosineSchedule()
     compute: ComputeConfig = ComputeConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -47,13 +47,13 @@ class SaltAndPepperCorruption(_Corruption):
 class AugmentCorruption(_Corruption):
     """A random augmentation; the target is the image before it (Falcon et al., 2021, AAVAE).
 
-    To undo a shift, a turn or an erased part the code must say what is in the picture and where
-    it belongs: more than noise asks for.
+    To undo a flip, a shift, a turn or a scaling the code must say what is in the picture and
+    where it belongs: more than noise asks for.
     """
 
     kind: Literal["augment"] = "augment"
     augment: AugmentConfig = AugmentConfig(
-        horizontal_flip=True, shift=0.12, scale=(0.8, 1.25), rotation=15.0, erasing=1.0
+        horizontal_flip=True, shift=0.07, scale=(0.8, 1.25), rotation=10.0
     )
 
 
