@@ -55,7 +55,7 @@ class PretrainConfig(BaseModel):
     encoder: EncoderConfig = ConvEncoderConfig()
     decoder: DecoderConfig = MirrorDecoderConfig()
     objective: ObjectiveConfig = AutoencoderConfig()
-    # A short memory of squared gradients: with 0.999 the same steps gave features 1 to 2 points worse.
+    # A short memory of squared gradients: 0.999 gave features 1 to 2 points worse in as many steps.
     optimizer: OptimizerConfig = AdamWConfig(lr=1e-2, betas=(0.9, 0.95), weight_decay=0.01)
     schedule: ScheduleConfig = CosineSchedule()
     compute: ComputeConfig = ComputeConfig()
