@@ -122,11 +122,12 @@ class Saving:
 
 def labels_saved_figure(saving: Saving, *, narrow: bool = False) -> Figure:
     """For each budget, a bar from the arm's labels to the labels that the control needs."""
-    legend_height = 44 if narrow else 28
-    figure = new_figure(NARROW if narrow else WIDE, legend_height + 70 + 36 * len(saving.budgets))
+    legend_height = 48 if narrow else 32
+    height = legend_height + 70 + 36 * len(saving.budgets)
+    figure = new_figure(NARROW if narrow else WIDE, height)
     axes = axes_with_margins(figure, 58 if narrow else 84, 52 if narrow else 230, 52, legend_height)
     ticks = [entry.budget for entry in saving.budgets]
-    ends = [*ticks, *(entry.labels_needed for entry in saving.budgets)]
+    ends = [*ticks, *(_drawn_end(entry) for entry in saving.budgets)]
     axes.set_xscale("log")
     axes.set_xlim(min(ends) / 1.2, max(ends) * 1.2)
     for place, entry in enumerate(saving.budgets):
@@ -145,7 +146,7 @@ def labels_saved_figure(saving: Saving, *, narrow: bool = False) -> Figure:
         [marker_handle(axes, saving.style), marker_handle(axes, saving.control)],
         [f"labels used, {saving.style.label}", f"labels needed, {saving.control.label}"],
         loc="upper left",
-        bbox_to_anchor=(0.0, 1.0),
+        bbox_to_anchor=(0.005, 1 - 6 / height),
         ncols=1 if narrow else 2,
         frameon=False,
         handlelength=1,
@@ -159,43 +160,42 @@ def _draw_saving(
     axes: Axes, place: int, entry: LabelsSaved, saving: Saving, *, narrow: bool
 ) -> None:
     """One bar, its two ends, and the labels saved; an arrow head marks an end that is a bound."""
-    fewer = entry.labels_needed < entry.budget
-    bar = saving.control if fewer else saving.style
-    places = [place, place]
+    end = _drawn_end(entry)
+    bar = saving.control if end < entry.budget else saving.style
     axes.plot(
-        [entry.budget, entry.labels_needed],
-        places,
+        [entry.budget, end],
+        [place, place],
         linewidth=5,
         solid_capstyle="butt",
         color=bar.color,
         alpha=0.3,
     )
-    bound = entry.flag in _BOUND_MARKERS
-    axes.plot(
-        [entry.labels_needed],
-        [place],
-        linestyle="none",
-        marker=_BOUND_MARKERS.get(entry.flag, saving.control.marker),
-        markeredgewidth=1.6,
-        markeredgecolor=saving.control.color,
-        markerfacecolor=LIGHT["page"] if bound else saving.control.color,
-    )
-    axes.plot(
-        [entry.budget],
-        [place],
-        linestyle="none",
-        marker=saving.style.marker,
-        markeredgewidth=0,
-        color=saving.style.color,
-    )
+    for labels, marker, style in (
+        (end, _BOUND_MARKERS.get(entry.flag, saving.control.marker), saving.control),
+        (entry.budget, saving.style.marker, saving.style),
+    ):
+        axes.plot(
+            [labels],
+            [place],
+            linestyle="none",
+            marker=marker,
+            markeredgewidth=0,
+            color=style.color,
+        )
     axes.annotate(
         _short_saving(entry) if narrow else saving_in_words(entry),
-        xy=(max(entry.budget, entry.labels_needed), place),
+        xy=(max(entry.budget, end), place),
         xytext=(9 if narrow else 14, 0),
         textcoords="offset points",
         va="center",
         annotation_clip=False,
     )
+
+
+def _drawn_end(entry: LabelsSaved) -> float:
+    """Where the bar ends: at the labels needed, or beyond them where those are a bound."""
+    stretch = {"never_reached": 1.2, "below_start": 1 / 1.2}
+    return entry.labels_needed * stretch.get(entry.flag or "", 1.0)
 
 
 def saving_in_words(entry: LabelsSaved) -> str:

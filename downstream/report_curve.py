@@ -43,9 +43,9 @@ def accuracy_figure(curves: Sequence[Curve], *, narrow: bool = False) -> Figure:
     """Test accuracy of every arm against the number of labels, with intervals and single rows."""
     budgets = sorted({budget for curve in curves for budget in curve.intervals})
     legend_height = 19 * len(curves) if narrow else 0
-    width, height = (NARROW, 310.0 + legend_height) if narrow else (WIDE, 520.0)
+    width, height = (NARROW, 304.0 + legend_height) if narrow else (WIDE, 520.0)
     figure = new_figure(width, height)
-    left, right, bottom, top = (44, 18, 54 + legend_height, 8) if narrow else (58, 196, 52, 12)
+    left, right, bottom, top = (44, 18, 58 + legend_height, 8) if narrow else (58, 196, 52, 12)
     axes = axes_with_margins(figure, left, right, bottom, top)
     breadth = math.log(budgets[-1] / budgets[0]) or 1.0
     spread = breadth * (0.06 if narrow else 0.05)
@@ -62,7 +62,7 @@ def accuracy_figure(curves: Sequence[Curve], *, narrow: bool = False) -> Figure:
             handles,
             [curve.style.label for curve in curves],
             loc="lower left",
-            bbox_to_anchor=(left / width, 0.0),
+            bbox_to_anchor=(left / width, 4 / height),
             frameon=False,
             borderpad=0,
             borderaxespad=0,

@@ -1,0 +1,134 @@
+"""What stage one left behind, as the report shows it: artifact header, log, pictures.
+
+A run of stage one keeps these beside `encoder.safetensors`; the artifact alone is enough for a
+study, so each of them may be missing.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from downstream.report_drawing import NARROW, WIDE, axes_with_margins
+from downstream.report_style import LIGHT
+from downstream.report_svg import new_figure
+from models.artifact import ArtifactHeader, artifact_hash, read_artifact
+from models.errors import ModelError
+
+_PICTURE = re.compile(r"(?P<name>.+)-(?P<step>\d+)\.png")
+_COLORS = [color for role, color in LIGHT.items() if role.startswith("arm-")]
+_LINES = ["solid", "dashed", "dotted"]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The logged steps in order, and each loss's values at them."""
+
+    steps: Sequence[int]
+    values: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """One encoder and its run.
+
+    Fields:
+        path: the artifact, as the study's config names it.
+        problem: why header, losses and pictures are left out, in a sentence; None: they are not.
+        pictures: the last preview of each name.
+        seconds: wall-clock time of the run as far as it is logged.
+    """
+
+    path: Path
+    problem: str | None = None
+    header: ArtifactHeader | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    losses: Losses | None = None
+    seconds: float | None = None
+    pictures: Mapping[str, Path] = field(default_factory=dict)
+
+
+def read_pretraining(path: Path, *, folder: Path, sha256: str | None) -> Pretraining:
+    """Header, log and pictures of an encoder.
+
+    Args:
+        path: the artifact as the study's config names it: relative to where the study was run.
+        folder: the study's run directory; the artifact is looked for from there upwards too.
+        sha256: of the artifact that the study used. The run directory of another file is not this
+            encoder's and is left out. None: not known.
+    """
+    places = [path, *(parent / path for parent in folder.resolve().parents)]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        return Pretraining(path, f"{path} is no longer there.")
+    if sha256 is not None and artifact_hash(file) != sha256:
+        return Pretraining(path, f"{path} has been replaced since the study was run.")
+    try:
+        header = read_artifact(file)
+    except ModelError as error:
+        return Pretraining(path, f"{error}.")
+    lines = _json_lines(file.with_name("log.jsonl"))
+    environment = file.with_name("environment.json")
+    return Pretraining(
+        path,
+        header=header,
+        environment=json.loads(environment.read_text("utf-8")) if environment.exists() else {},
+        losses=_losses(lines),
+        seconds=max((line["seconds"] for line in lines if "seconds" in line), default=None),
+        pictures=_last_pictures(file.with_name("previews")),
+    )
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a JSON-lines file, without a last line that a kill cut in the middle."""
+    if not path.exists():
+        return []
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _losses(lines: Sequence[Mapping[str, Any]]) -> Losses | None:
+    """Every value whose name ends in "loss", at the steps that log them all."""
+    names = [name for name in (lines[0] if lines else {}) if name.endswith("loss")]
+    full = [line for line in lines if all(line.get(name) is not None for name in names)]
+    if not names or not full:
+        return None
+    return Losses(
+        [line["step"] for line in full], {name: [line[name] for line in full] for name in names}
+    )
+
+
+def _last_pictures(folder: Path) -> dict[str, Path]:
+    found = [
+        (match, path) for path in folder.glob("*.png") if (match := _PICTURE.fullmatch(path.name))
+    ]
+    found.sort(key=lambda entry: int(entry[0]["step"]))
+    return {match["name"]: path for match, path in found}
+
+
+def loss_figure(losses: Losses, *, narrow: bool = False) -> Figure:
+    """Pretraining losses against the optimizer step; made inside `report_svg.figure_settings`."""
+    figure = new_figure(*((NARROW, 230) if narrow else (WIDE, 300)))
+    axes = axes_with_margins(figure, 56 if narrow else 72, 14, 52, 12)
+    for position, (name, values) in enumerate(losses.values.items()):
+        axes.plot(
+            losses.steps,
+            values,
+            color=_COLORS[position % len(_COLORS)],
+            linestyle=_LINES[position % len(_LINES)],
+            linewidth=1.8,
+            marker="o" if len(losses.steps) == 1 else None,
+            label=name,
+        )
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss")
+    axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 7, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    if len(losses.values) > 1:
+        axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,135 @@
+"""The report's tables as rows of text, ready for the page.
+
+Accuracies and their differences are fractions in [0, 1]; the tables give percent and percentage
+points. "Clear" means that a 95 % interval excludes zero.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from downstream.labels_saved import LabelsSaved
+from downstream.report_comparisons import Comparison, Saving
+from downstream.report_curve import Curve
+from downstream.report_drawing import count, signed
+from downstream.report_style import ArmStyle
+from downstream.statistics import Interval, Scores, paired_difference
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure, what stands in small type below it, and whether it stands out."""
+
+    text: str
+    below: str = ""
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table: its header, the code name below it, and a cell for each column."""
+
+    header: str
+    code: str
+    cells: Sequence[Cell]
+
+
+def accuracy_lines(
+    arms: Mapping[str, Curve], scores: Mapping[str, Mapping[int, Scores]], budgets: Sequence[int]
+) -> list[Line]:
+    """Mean accuracy and interval of each arm; the best of a budget is strong where it is clear."""
+    winners = {budget: clear_winner(scores, budget) for budget in budgets}
+    return [
+        Line(
+            curve.style.label,
+            arm,
+            [
+                _accuracy_cell(curve.intervals.get(budget), strong=winners[budget] == arm)
+                for budget in budgets
+            ],
+        )
+        for arm, curve in arms.items()
+    ]
+
+
+def _accuracy_cell(interval: Interval | None, *, strong: bool) -> Cell:
+    if interval is None:
+        return Cell("not run")
+    return Cell(f"{100 * interval.mean:.1f}", interval_text(interval), strong)
+
+
+def interval_text(interval: Interval) -> str:
+    """The interval's ends in percent, or that there is none."""
+    if interval.low is None or interval.high is None:
+        return "one draw"
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def clear_winner(scores: Mapping[str, Mapping[int, Scores]], budget: int) -> str | None:
+    """The arm whose paired difference to each other arm is clearly positive, if there is one."""
+    arms = [arm for arm in scores if budget in scores[arm]]
+    for arm in arms:
+        others = [other for other in arms if other != arm]
+        paired = [paired_difference(scores[arm][budget], scores[other][budget]) for other in others]
+        if others and all(found is not None and found.sign > 0 for found in paired):
+            return arm
+    return None
+
+
+def difference_lines(comparisons: Sequence[Comparison], budgets: Sequence[int]) -> list[Line]:
+    """Paired differences with their intervals; strong where they are clear."""
+    return [
+        Line(
+            f"{comparison.style.label} − {comparison.control.label}",
+            "",
+            [_difference_cell(comparison.intervals.get(budget)) for budget in budgets],
+        )
+        for comparison in comparisons
+    ]
+
+
+def _difference_cell(interval: Interval | None) -> Cell:
+    if interval is None:
+        return Cell("not run")
+    if interval.low is None or interval.high is None:
+        return Cell(points(interval.mean), "one draw")
+    return Cell(
+        points(interval.mean),
+        f"{points(interval.low)} to {points(interval.high)}",
+        strong=interval.sign != 0,
+    )
+
+
+def points(difference: float) -> str:
+    """A difference of accuracies in percentage points with its sign, to one decimal."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}".replace("-", "−")
+
+
+def saving_lines(savings: Sequence[Saving], budgets: Sequence[int]) -> list[Line]:
+    """Labels saved and labels needed, in words where they are bounds."""
+    return [
+        Line(
+            f"{saving.style.label}, against {saving.control.label}",
+            "",
+            [_saving_cell(_at(saving.budgets, budget), saving.control) for budget in budgets],
+        )
+        for saving in savings
+    ]
+
+
+def _at(entries: Sequence[LabelsSaved], budget: int) -> LabelsSaved | None:
+    return next((entry for entry in entries if entry.budget == budget), None)
+
+
+def _saving_cell(entry: LabelsSaved | None, control: ArmStyle) -> Cell:
+    if entry is None:
+        return Cell("not run")
+    saved, needed = signed(round(entry.saved)), count(round(entry.labels_needed))
+    match entry.flag:
+        case "never_reached":
+            return Cell(f"at least {saved}", f"never reached within the budgets: over {needed}")
+        case "below_start":
+            return Cell(f"at most {saved}", f"reached with the fewest labels tried: {needed}")
+        case "crosses":
+            return Cell(saved, f"needs {needed}; the curves have crossed")
+        case None:
+            return Cell(saved, f"needs {needed}")
