@@ -23,6 +23,11 @@ class StudyDataConfig(BaseModel):
         description="WebDataset tars: a path, a glob or braces such as train-{000000..000007}.tar"
     )
     test: str | tuple[str, ...] = Field(description="likewise; read once, for the final scores")
+    pretraining: str | tuple[str, ...] | None = Field(
+        None,
+        description="what the encoder was pretrained on, for the leak check; not needed where that "
+        "is `train`",
+    )
     on_bad: Literal["fatal", "skip"] = Field(
         "fatal", description="what a sample that cannot be read does: end the study, or be left out"
     )

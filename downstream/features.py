@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
@@ -120,12 +120,16 @@ def _write_features(
     device: torch.device,
 ) -> None:
     shape = (len(rows), feature_count(encoder.output_shapes, config))
-    written = open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    for start in range(0, len(rows), _AT_ONCE):
-        part = torch.from_numpy(rows[start : start + _AT_ONCE])
-        features = extract(encoder, images[part].to(device), config)
-        written[start : start + len(part)] = features.cpu().numpy()
-    written.flush()
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    # Written, not mapped: a full disk then raises an error instead of killing the process.
+    with path.open("wb") as file:
+        write_array_header_1_0(file, header)
+        for start in range(0, len(rows), _AT_ONCE):
+            part = torch.from_numpy(rows[start : start + _AT_ONCE])
+            features = extract(encoder, images[part].to(device), config)
+            file.write(features.cpu().numpy().astype("<f4", copy=False).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @torch.no_grad()

@@ -45,10 +45,14 @@ class PretrainedEncoder:
 
 @dataclass(frozen=True)
 class StudyInputs:
-    """Everything that rows are computed from, besides the config."""
+    """Everything that rows are computed from, besides the config.
+
+    `pretraining` holds the images of `data.pretraining`, which only the leak check reads.
+    """
 
     train: LabelledImages
     test: LabelledImages
+    pretraining: ResidentStore | None
     class_names: tuple[str, ...]
     encoders: tuple[PretrainedEncoder, ...]
 
@@ -69,8 +73,8 @@ def open_inputs(config: CurveConfig) -> StudyInputs:
         DataError, ModelError, InputError: one line, naming the key or the file.
     """
     encoders = _open_encoders(config)
-    train_store = _open_split(config.data, "train")
-    test_store = _open_split(config.data, "test")
+    train_store = _open_split(config.data, config.data.train)
+    test_store = _open_split(config.data, config.data.test)
     for key, store in (("data.train", train_store), ("data.test", test_store)):
         for encoder in encoders:
             try:
@@ -81,7 +85,8 @@ def open_inputs(config: CurveConfig) -> StudyInputs:
     train, test = _labelled("train", train_store), _labelled("test", test_store)
     for budget in config.budgets:
         check_budget(train.labels.numpy(), budget, len(class_names))
-    return StudyInputs(train, test, class_names, encoders)
+    pretraining = _open_pretraining(config.data, encoders)
+    return StudyInputs(train, test, pretraining, class_names, encoders)
 
 
 def _open_encoders(config: CurveConfig) -> tuple[PretrainedEncoder, ...]:
@@ -114,9 +119,24 @@ def _row_seeds(seeds: Sequence[int | None]) -> list[int]:
     return known if len(set(known)) == len(seeds) else list(range(len(seeds)))
 
 
-def _open_split(config: StudyDataConfig, split: str) -> ResidentStore:
+def _open_pretraining(
+    config: StudyDataConfig, encoders: Sequence[PretrainedEncoder]
+) -> ResidentStore | None:
+    if config.pretraining is None:
+        return None
+    store = _open_split(config, config.pretraining)
+    if store.fingerprint not in {encoder.header.trained_on.fingerprint for encoder in encoders}:
+        raise InputError(
+            f"data.pretraining: {config.pretraining} is not what {encoders[0].path} was trained on "
+            f"({encoders[0].header.trained_on.images} images of other content); give the shards of "
+            "that run, or null"
+        )
+    return store
+
+
+def _open_split(config: StudyDataConfig, shards: str | tuple[str, ...]) -> ResidentStore:
     return open_store(
-        getattr(config, split),
+        shards,
         on_bad=config.on_bad,
         max_bad_share=config.max_bad_share,
         channels=config.channels,

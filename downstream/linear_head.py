@@ -3,24 +3,26 @@
 Shapes: D problems of equal size (draws), N labelled rows, F features, P features after rotation,
 C classes, S strengths, K folds, H heads on one problem (S * K, or 1).
 
-A head minimizes mean cross-entropy + strength / 2 * |W|^2 (the bias is free) by full-batch Adam
-(Kingma & Ba, 2015) on a cosine schedule. The gradients are written out: all heads of a problem
+A head minimizes the mean cross-entropy + strength / N / 2 * |W|^2 (the bias is free) by full-batch
+Adam (Kingma & Ba, 2015) on a cosine schedule. The gradients are written out: all heads of a problem
 then share two matrix products per step, which is what makes hundreds of heads cheap.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from training.schedules import CosineSchedule, multiplier
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 _SCHEDULE = CosineSchedule()
 _NULL_SPACE = 1e-6
+_LARGEST_LOGIT = 60.0
+# With balanced classes the bias has no gradient at first; rounding errors must not count as one.
+_EPSILON = 1e-6
 
 
 class HeadConfig(BaseModel):
@@ -33,9 +35,10 @@ class HeadConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+        (0.003, 0.01, 0.03, 0.1, 0.3),
         min_length=1,
-        description="L2 strengths to choose from, weakest first",
+        description="L2 strengths to choose from, weakest first; each is divided by the number of "
+        "labels",
     )
     steps: PositiveInt = Field(100, description="Adam steps of the whole schedule")
     evaluations: PositiveInt = Field(
@@ -119,13 +122,13 @@ def standardize(raw: Tensor, *, floor: float) -> tuple[Tensor, Standardizer]:
 
 
 class _Heads:
-    """Heads on D sets of rows, stepped together.
+    """Heads on D sets of rows, stepped together. Columns are class by class, heads within.
 
     Args:
         rows: [D, N, P].
         labels: [D, N], in [0, C).
         trained: [D, H, N], bool; the rows that each head learns from.
-        strengths: [D, H].
+        strengths: [D, H], per label.
     """
 
     def __init__(
@@ -139,24 +142,24 @@ class _Heads:
     ) -> None:
         D, N, P = rows.shape
         H = strengths.shape[1]
-        self.rows, self.classes, self.config = rows, classes, config
-        self.labels = labels[:, :, None, None].expand(D, N, H, 1)
-        # Divided by the number of trained rows: a strength means the same for every fold.
-        share = trained.to(rows.dtype) / trained.sum(dim=2, keepdim=True)
-        self.share = share.transpose(1, 2)[..., None]
-        self.strengths = strengths.repeat_interleave(classes, dim=1)[:, None, :]
-        self.weight = rows.new_zeros(D, P, H * classes)
-        self.bias = rows.new_zeros(D, 1, H * classes)
-        self._moments = [
-            (torch.zeros_like(p), torch.zeros_like(p)) for p in (self.weight, self.bias)
-        ]
+        self.rows, self.config = rows, config
+        self.shape = (D, N, classes, H)
+        count = trained.sum(dim=2)
+        # A head's loss is a mean over its own rows.
+        self._share = (trained / count[:, :, None]).to(rows.dtype).transpose(1, 2)[:, :, None]
+        one_hot = F.one_hot(labels, classes)[..., None]
+        self._target = one_hot * self._share  # [D, N, C, H]
+        self._decay = (strengths / count).repeat(1, classes)[:, None, :]
+        self.weight = nn.Parameter(rows.new_zeros(D, P, classes * H))
+        self.bias = nn.Parameter(rows.new_zeros(D, 1, classes * H))
+        self._optimizer = torch.optim.Adam(
+            [self.weight, self.bias], lr=config.lr, eps=_EPSILON, fused=True
+        )
         self._taken = 0
 
-    def log_probabilities(self) -> Tensor:
-        """[D, N, H, C] at the present weights."""
-        D, N, _ = self.rows.shape
-        logits = torch.baddbmm(self.bias, self.rows, self.weight)
-        return torch.log_softmax(logits.view(D, N, -1, self.classes), dim=3)
+    def logits(self) -> Tensor:
+        """[D, N, C, H] at the present weights."""
+        return torch.baddbmm(self.bias, self.rows, self.weight).view(self.shape)
 
     def step_to(self, steps: int) -> None:
         """Take Adam steps until `steps` have been taken in all."""
@@ -164,26 +167,20 @@ class _Heads:
             self._step()
 
     def _step(self) -> None:
-        D, N, _ = self.rows.shape
-        error = self.log_probabilities().exp_()
-        error.scatter_add_(3, self.labels, error.new_full((), -1.0).expand(self.labels.shape))
-        error = error.mul_(self.share).view(D, N, -1)
-        slopes = (
-            torch.bmm(self.rows.transpose(1, 2), error).addcmul_(self.weight, self.strengths),
-            error.sum(dim=1, keepdim=True),
-        )
-        rate = self.config.lr * multiplier(_SCHEDULE, self._taken, self.config.steps)
+        D, N, C, H = self.shape
+        # Clipping keeps exp finite; subtracting each row's largest logit would take longer.
+        error = self.logits().clamp_(-_LARGEST_LOGIT, _LARGEST_LOGIT).exp_()
+        error.mul_(self._share / error.sum(dim=2, keepdim=True)).sub_(self._target)
+        slopes = error.view(D, N, C * H)
+        self.weight.grad = self.rows.transpose(1, 2).bmm(slopes).addcmul_(self.weight, self._decay)
+        self.bias.grad = slopes.sum(dim=1, keepdim=True)
+        factor = multiplier(_SCHEDULE, self._taken, self.config.steps)
+        self._optimizer.param_groups[0]["lr"] = self.config.lr * factor
+        self._optimizer.step()
         self._taken += 1
-        correction = math.sqrt(1 - BETA2**self._taken)
-        rate *= correction / (1 - BETA1**self._taken)
-        for parameter, slope, (first, second) in zip(
-            (self.weight, self.bias), slopes, self._moments, strict=True
-        ):
-            first.lerp_(slope, 1 - BETA1)
-            second.mul_(BETA2).addcmul_(slope, slope, value=1 - BETA2)
-            parameter.addcdiv_(first, second.sqrt().add_(EPSILON * correction), value=-rate)
 
 
+@torch.no_grad()
 def choose_heads(
     rows: Tensor, labels: Tensor, folds: Tensor, config: HeadConfig, *, classes: int
 ) -> list[HeadChoice]:
@@ -209,15 +206,17 @@ def choose_heads(
     )
     scored = held_out.to(rows.dtype).transpose(1, 2)[:, :, None]  # [D, N, 1, K]
     count = scored.sum(dim=(1, 3))  # [D, 1]
+    truth = labels[:, :, None]
     nll, accuracy = [], []
     stops = config.stops()
     for stop in stops:
         heads.step_to(stop)
-        log_probabilities = heads.log_probabilities()
-        loss = -log_probabilities.gather(3, heads.labels).view(D, N, S, K)
-        hits = (log_probabilities.argmax(dim=3) == labels[:, :, None]).view(D, N, S, K)
-        nll.append((loss * scored).sum(dim=(1, 3)) / count)
-        accuracy.append((hits * scored).sum(dim=(1, 3)) / count)
+        logits = heads.logits()
+        true_logits = logits.gather(2, truth[..., None].expand(D, N, 1, S * K)).squeeze(2)
+        losses = logits.logsumexp(dim=2) - true_logits  # [D, N, H]
+        hits = logits.argmax(dim=2) == truth
+        nll.append((losses.view(D, N, S, K) * scored).sum(dim=(1, 3)) / count)
+        accuracy.append((hits.view(D, N, S, K) * scored).sum(dim=(1, 3)) / count)
     all_nll = torch.stack(nll, dim=1).view(D, -1)  # stop by stop, strengths within
     all_accuracy = torch.stack(accuracy, dim=1).view(D, -1)
     choices = []
@@ -234,6 +233,7 @@ def choose_heads(
     return choices
 
 
+@torch.no_grad()
 def fit_heads(
     rows: Tensor,
     labels: Tensor,

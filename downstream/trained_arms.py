@@ -58,6 +58,7 @@ def train_row(
     recipe, steps, choices = bench.choose()
     fit = bench.fit(recipe, labelled, purpose="final")
     fit.train(stop_at=steps)
+    bench.images += (recipe.head_steps + steps) * recipe.batch_size
     logits = predict(fit.classifier, inputs.test.images, None, accelerator.device)
     scores = classification_scores(logits.numpy(), inputs.test.labels.numpy())
     return Row(
@@ -65,12 +66,35 @@ def train_row(
         labels_used=len(labelled),
         **scores._asdict(),
         seconds=time.perf_counter() - began,
-        choices=choices,
+        choices={**choices, "images": bench.images},
     )
 
 
+def expected_steps(key: RowKey, config: CurveConfig) -> int:
+    """Return about how many optimizer steps one row takes, those of its trials included."""
+    settings = _settings(key, config)
+    steps = [r.steps_for(key.budget) + r.head_steps for r in settings.recipes()]
+    running = len(steps)
+    fits = 1
+    for _ in range(_held_out_parts(settings, key.budget)[1]):
+        if running > 1:
+            fits += running
+            running = math.ceil(running / 2)
+    return fits * sum(steps) // len(steps)
+
+
+def _settings(key: RowKey, config: CurveConfig) -> FitConfig:
+    return config.scratch if key.arm == "scratch" else config.finetune
+
+
+def _held_out_parts(settings: FitConfig, num_labels: int) -> tuple[int, int]:
+    """Return into how many parts the labels are divided, and how many may be held out in turn."""
+    parts = max(2, round(1 / settings.validation_share))
+    return parts, min(parts, math.ceil(settings.validation_labels * parts / num_labels))
+
+
 class _Bench:
-    """Where the trials of one row are compared."""
+    """Where the trials of one row are compared. `images` counts those trained on, repeats too."""
 
     def __init__(
         self,
@@ -82,8 +106,9 @@ class _Bench:
     ) -> None:
         self.key, self.labelled, self.inputs = key, labelled, inputs
         self.seed = config.seed
-        self.settings: FitConfig = config.scratch if key.arm == "scratch" else config.finetune
+        self.settings = _settings(key, config)
         self.accelerator = accelerator
+        self.images = 0
 
     def fit(self, recipe: Recipe, rows: NDArray[np.int64], *, purpose: str) -> Fit:
         """Return a fit that has not begun, with its own copy of the encoder."""
@@ -112,7 +137,7 @@ class _Bench:
         recipes = self.settings.recipes()
         if len(recipes) == 1:
             steps = recipes[0].steps_for(self.key.budget)
-            return recipes[0], steps, {"recipe": "fixed beforehand", "steps": steps}
+            return recipes[0], steps, {"recipe": "fixed", "steps": steps}
         best, tried = self._race(recipes)
         choices = {
             "recipe": {"trial": best.trial, **self.settings.trials[best.trial]},
@@ -129,17 +154,16 @@ class _Bench:
         Returns:
             The best trial, and every trial's last score, best first.
         """
-        parts = max(2, round(1 / self.settings.validation_share))
+        parts, most = _held_out_parts(self.settings, len(self.labelled))
         labels = self.inputs.train.labels.numpy()[self.labelled]
         part_of_row = stratified_folds(
             labels, parts, seed=derive_seed(self.seed, "trials", self.key.draw)
         )
-        wanted = min(parts, math.ceil(self.settings.validation_labels * parts / len(labels)))
         running = list(range(len(recipes)))
         sums: dict[int, NDArray[np.float64]] = {}  # trial -> [evaluations, (nll, hits)]
         scores: dict[int, TrialScore] = {}
         seen = 0
-        for part in range(wanted):
+        for part in range(most):
             held_out = part_of_row == part
             seen += int(held_out.sum())
             for trial in running:
@@ -162,6 +186,7 @@ class _Bench:
     ) -> list[tuple[int, tuple[float, int]]]:
         """Return (steps, (summed nll, hits)) on the held-out rows along the schedule."""
         fit = self.fit(recipe, self.labelled[~held_out], purpose=f"part {part}")
+        self.images += (recipe.head_steps + fit.steps) * recipe.batch_size
         scored = fit.validate(
             self.inputs.train, self.labelled[held_out], evaluations=self.settings.evaluations
         )

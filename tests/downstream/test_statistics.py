@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
 from downstream.labels_saved import crossings, labels_saved
 from downstream.metrics import classification_scores
 from downstream.statistics import mean_interval, paired_difference
-from scipy import stats
-from sklearn import metrics as sklearn_metrics
 
 
 def test_published_utilities_are_reproduced():

@@ -1,0 +1,141 @@
+"""The command line of stage two: `python -m downstream curve|report`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_CURVE = """\
+Run a label-efficiency study: accuracy against the number of labels, for a pretrained encoder
+and for controls that have not seen it.
+
+Rows that are in runs_dir/name/results.jsonl already are kept and the missing ones are computed,
+so the same command goes on with a study that was stopped. The study ends with summary.json,
+the verdict, a table and report.html."""
+
+_CURVE_EXAMPLES = """\
+examples:
+  python -m downstream curve configs/downstream/quickstart.yaml
+  python -m downstream curve configs/downstream/quickstart.yaml name=mine \\
+      encoder=runs/mine/encoder.safetensors
+  python -m downstream curve configs/downstream/curve.yaml \\
+      encoder='[runs/a/encoder.safetensors, runs/b/encoder.safetensors]' name=two-seeds
+  python -m downstream curve configs/downstream/quickstart.yaml arms='[frozen, random_frozen]'
+
+Exit status: 0 done, or stopped by SIGTERM or Ctrl-C; 2 bad input."""
+
+_REPORT = """\
+Write summary.json and report.html of a study from its rows, finished or not."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m downstream",
+        description="Reuse a pretrained encoder with few labels, and measure what it saves.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    curve = commands.add_parser(
+        "curve",
+        help="run a label-efficiency study",
+        description=_CURVE,
+        epilog=_CURVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    curve.add_argument("config", metavar="CONFIG", nargs="?", help="YAML file of the study")
+    curve.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="values that replace the file's"
+    )
+    how = curve.add_mutually_exclusive_group()
+    how.add_argument(
+        "--resume", action="store_true", help="go on with the study; that is done anyway"
+    )
+    how.add_argument("--overwrite", action="store_true", help="remove an existing study first")
+    curve.add_argument(
+        "--print-config", action="store_true", help="print every value resolved, and stop"
+    )
+    curve.add_argument(
+        "--schema", action="store_true", help="print the config's JSON Schema for editors, and stop"
+    )
+    report = commands.add_parser("report", help="write a study's report", description=_REPORT)
+    report.add_argument("folder", metavar="RUN_DIR", type=Path, help="the folder of the study")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = build_parser()
+    args = parser.parse_intermixed_args(argv)
+    if args.command == "curve" and args.config is None and not args.schema:
+        parser.error("give a CONFIG, such as configs/downstream/quickstart.yaml")
+
+    # Only now: the imports take seconds, and --help needs none of them.
+    from data.errors import DataError
+    from models.errors import ModelError
+    from training.errors import NO_SPACE, InputError
+
+    try:
+        if args.command == "report":
+            print(f"wrote {_write_report(args.folder)}")
+        elif args.schema or args.print_config:
+            _print_config(args)
+        else:
+            _curve(args)
+    except (InputError, DataError, ModelError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        where = error.filename or "the study's folder"
+        print(
+            f"error: no space left for {where} ({error.strerror}); rows that were written are "
+            "kept, free some space and run the same command again",
+            file=sys.stderr,
+        )
+        return 2
+    return 0
+
+
+def _print_config(args: argparse.Namespace) -> None:
+    import json
+
+    from downstream.config import CurveConfig
+    from training.config import dump_config, load_config
+
+    if args.schema:
+        print(json.dumps(CurveConfig.model_json_schema(), indent=2))
+    else:
+        print(dump_config(load_config(CurveConfig, args.config, args.overrides)), end="")
+
+
+def _curve(args: argparse.Namespace) -> None:
+    from downstream.config import CurveConfig
+    from downstream.study import run_study
+    from downstream.summary import summarize, summary_table
+    from training.config import load_config
+
+    config = load_config(CurveConfig, args.config, args.overrides)
+    folder = run_study(config, overwrite=args.overwrite)
+    if folder is None:
+        again = ["python", "-m", "downstream", "curve", args.config, *args.overrides]
+        print(f"stopped; to go on: {shlex.join(again)}")
+        return
+    report = _write_report(folder)
+    summary = summarize(folder)
+    print(f"\n{summary['verdict']}\n\n{summary_table(summary)}\n\nreport: {report}")
+
+
+def _write_report(folder: Path) -> Path:
+    from downstream.report import write_report
+    from downstream.summary import write_summary
+
+    write_summary(folder)
+    return write_report(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What pretraining and each arm cost: seconds, images passed through the encoder, operations."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from downstream.results import Row
+from models.artifact import ArtifactHeader
+from models.encoders import Encoder
+
+# A backward pass takes about twice the operations of a forward pass.
+_TRAINING_PASSES = 3
+
+
+def forward_flops(header: ArtifactHeader) -> int:
+    """Return the floating-point operations of one image's way through an encoder.
+
+    Multiplications and additions of convolutions and matrix products, counted apart.
+    """
+    contract = header.input
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        encoder = Encoder(header.spec, contract).eval()
+        encoder(torch.zeros(1, contract.channels, contract.height, contract.width))
+    return int(counter.get_total_flops())
+
+
+def arm_costs(rows: Iterable[Row], flops_per_image: int) -> dict[str, dict[str, float]]:
+    """Return per arm the seconds of all its rows added up.
+
+    For arms that train the encoder also the images that it was trained on, repeats counted, and
+    the operations in the encoder for that.
+    """
+    costs: dict[str, dict[str, float]] = {}
+    for row in rows:
+        cost = costs.setdefault(row.arm, {"rows": 0, "seconds": 0.0})
+        cost["rows"] += 1
+        cost["seconds"] += row.seconds
+        if "images" in row.choices:
+            cost["images"] = cost.get("images", 0) + row.choices["images"]
+            cost["flops"] = _TRAINING_PASSES * flops_per_image * cost["images"]
+    return costs
+
+
+def pretraining_cost(artifact: Path, header: ArtifactHeader) -> dict[str, Any]:
+    """Return what is known of an encoder's pretraining: images, steps, and seconds from its log.
+
+    The seconds are None where no run lies around the artifact.
+    """
+    log = artifact.parent / "log.jsonl"
+    seconds = None
+    if log.is_file():
+        lines = [line for line in log.read_text(encoding="utf-8").splitlines(True) if "\n" in line]
+        seconds = json.loads(lines[-1]).get("seconds") if lines else None
+    return {
+        "artifact": str(artifact),
+        "seconds": seconds,
+        "images": header.metrics.get("images_seen"),
+        "steps": header.metrics.get("steps"),
+    }

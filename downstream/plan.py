@@ -1,0 +1,67 @@
+"""Which rows a study has, and in which order they are computed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.labels import budget_order
+from downstream.config import HEAD_ARMS, Arm, CurveConfig
+from downstream.inputs import StudyInputs
+from downstream.results import RowKey
+
+
+def draw_rows(inputs: StudyInputs, config: CurveConfig) -> list[NDArray[np.int64]]:
+    """Return for each draw the training rows of the largest budget; smaller ones are its start."""
+    labels = inputs.train.labels.numpy()
+    return [
+        budget_order(labels, draw=draw, seed=config.seed)[: max(config.budgets)]
+        for draw in range(config.draws)
+    ]
+
+
+def arm_seeds(arm: Arm, draw: int, encoder_seeds: Sequence[int]) -> list[int]:
+    """Return the seeds of an arm's rows in one draw.
+
+    Pretrained encoders carry their own; as many random encoders are numbered from 0. From scratch
+    each draw has its own weights, so that the spread over draws covers theirs.
+    """
+    match arm:
+        case "frozen" | "finetuned":
+            return list(encoder_seeds)
+        case "random_frozen":
+            return list(range(len(encoder_seeds)))
+        case "scratch":
+            return [draw]
+        case "raw_logistic":
+            return [0]
+
+
+def head_groups(config: CurveConfig, encoder_seeds: Sequence[int]) -> list[list[RowKey]]:
+    """Return the rows of the head arms, those that are computed together in one list."""
+    return [
+        [RowKey(arm, budget, draw, seed) for draw in range(config.draws)]
+        for budget in config.budgets
+        for arm in HEAD_ARMS
+        if arm in config.arms
+        for seed in arm_seeds(arm, 0, encoder_seeds)
+    ]
+
+
+def trained_rows(config: CurveConfig, encoder_seeds: Sequence[int]) -> list[RowKey]:
+    """Return the rows of the arms that train an encoder: a whole curve per draw, then the next."""
+    arms: tuple[Arm, ...] = ("scratch", "finetuned")
+    return [
+        RowKey(arm, budget, draw, seed)
+        for draw in range(config.draws)
+        for budget in config.budgets
+        for arm in arms
+        if arm in config.arms and draw < config.draws_for(arm, budget)
+        for seed in arm_seeds(arm, draw, encoder_seeds)
+    ]
+
+
+def planned_rows(config: CurveConfig, encoder_seeds: Sequence[int]) -> list[RowKey]:
+    """Return every row of a study."""
+    heads = [key for group in head_groups(config, encoder_seeds) for key in group]
+    return heads + trained_rows(config, encoder_seeds)

@@ -1,0 +1,174 @@
+"""`summary.json`: what the rows of a study show, from the files in its folder alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from downstream.config import ARMS, Arm, CurveConfig
+from downstream.costs import arm_costs, pretraining_cost
+from downstream.labels_saved import crossings, labels_saved
+from downstream.leaks import Leaks
+from downstream.notes import arm_notes, study_notes
+from downstream.plan import planned_rows
+from downstream.results import Row, read_rows
+from downstream.statistics import Interval, Scores, mean_interval, paired_difference
+from downstream.verdict import Comparison, verdict
+from models.artifact import read_artifact
+from training.config import load_config
+from training.errors import InputError
+
+COMPARED: tuple[tuple[Arm, Arm], ...] = (
+    ("finetuned", "scratch"),
+    ("frozen", "scratch"),
+    ("frozen", "random_frozen"),
+    ("frozen", "raw_logistic"),
+    ("finetuned", "frozen"),
+)
+"""Pairs of arm and control whose differences are reported."""
+
+ScoresByBudget = dict[int, dict[tuple[int, int], float]]
+
+
+def summarize(folder: Path) -> dict[str, Any]:
+    """Return the summary of a study, finished or not, fit for JSON. Accuracies are fractions.
+
+    Raises:
+        InputError: the folder holds no study, or one without rows.
+    """
+    config_file, results_file = folder / "config.yaml", folder / "results.jsonl"
+    for file in (config_file, folder / "environment.json", results_file):
+        if not file.is_file():
+            raise InputError(
+                f"{folder}: holds no {file.name}; give the folder of a study, which "
+                "`python -m downstream curve` makes"
+            )
+    config = load_config(CurveConfig, config_file)
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    rows = read_rows(results_file)
+    if not rows:
+        raise InputError(f"{results_file}: holds no rows yet; let `curve` compute some first")
+    return _summary(config, environment, rows)
+
+
+def _summary(
+    config: CurveConfig, environment: Mapping[str, Any], rows: Sequence[Row]
+) -> dict[str, Any]:
+    scores = scores_by_arm(rows)
+    means = {
+        arm: {budget: mean_interval(scores[arm][budget]) for budget in sorted(scores[arm])}
+        for arm in scores
+    }
+    comparisons = [
+        _compare(arm, control, scores, means)
+        for arm, control in COMPARED
+        if arm in scores and control in scores
+    ]
+    seeds = [encoder["seed"] for encoder in environment["encoders"]]
+    planned = len(planned_rows(config, seeds))
+    text = verdict(comparisons, means)
+    if len(rows) < planned:
+        text = f"Unfinished, {len(rows)} of {planned} rows: {text}"
+    leaks = Leaks.model_validate(environment["leaks"])
+    return {
+        "verdict": text,
+        "name": config.name,
+        "rows": {"done": len(rows), "planned": planned},
+        "classes": environment["classes"],
+        "budgets": list(config.budgets),
+        "arms": {
+            arm: {str(budget): asdict(found) for budget, found in means[arm].items()}
+            for arm in means
+        },
+        "differences": [
+            {"arm": c.arm, "control": c.control, "budget": budget, **asdict(found)}
+            for c in comparisons
+            for budget, found in c.differences.items()
+        ],
+        "labels_saved": [
+            {"arm": c.arm, "control": c.control, **asdict(found), "utility": found.utility}
+            for c in comparisons
+            if c.control != "frozen"
+            for found in c.saved.values()
+        ],
+        "crossings": [
+            {"arm": c.arm, "control": c.control, "labels": at}
+            for c in comparisons
+            for at in crossings(_curve(means[c.arm]), _curve(means[c.control]))
+        ],
+        "costs": {
+            "pretraining": [
+                pretraining_cost(Path(path), read_artifact(path))
+                for path in config.encoders()
+                if Path(path).is_file()
+            ],
+            "arms": arm_costs(rows, environment["flops_per_image"]),
+            "flops_per_image": environment["flops_per_image"],
+        },
+        "leaks": {"exact": leaks.exact, **leaks.model_dump(mode="json")},
+        "notes": study_notes(config, environment, leaks),
+        "arm_notes": {arm: arm_notes(arm, config, environment) for arm in means},
+        "provenance": dict(environment),
+    }
+
+
+def scores_by_arm(rows: Sequence[Row]) -> dict[Arm, ScoresByBudget]:
+    """Return accuracies by arm, budget and (draw, seed); arms in the order of `ARMS`."""
+    found: dict[Arm, ScoresByBudget] = {}
+    for arm in ARMS:
+        for row in rows:
+            if row.arm == arm:
+                by_budget = found.setdefault(arm, {})
+                by_budget.setdefault(row.budget, {})[row.draw, row.seed] = row.accuracy
+    return found
+
+
+def _compare(
+    arm: Arm,
+    control: Arm,
+    scores: Mapping[Arm, Mapping[int, Scores]],
+    means: Mapping[Arm, Mapping[int, Interval]],
+) -> Comparison:
+    differences = {}
+    for budget in sorted(scores[arm].keys() & scores[control].keys()):
+        found = paired_difference(scores[arm][budget], scores[control][budget])
+        if found is not None:
+            differences[budget] = found
+    saved = labels_saved(_curve(means[arm]), _curve(means[control]))
+    return Comparison(arm, control, differences, {found.budget: found for found in saved})
+
+
+def _curve(means: Mapping[int, Interval]) -> dict[int, float]:
+    return {budget: found.mean for budget, found in means.items()}
+
+
+def write_summary(folder: Path) -> dict[str, Any]:
+    """Write summary.json in one piece and return what it holds."""
+    summary = summarize(folder)
+    temporary = folder / ".summary.json.writing"
+    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / "summary.json")
+    return summary
+
+
+def summary_table(summary: Mapping[str, Any]) -> str:
+    """Return mean accuracy ± half its interval, in percent, as lines of text: arms by budgets."""
+    budgets = [str(budget) for budget in summary["budgets"]]
+    lines = [["accuracy, % ± 95 %", *(f"{int(budget):,}" for budget in budgets)]]
+    for arm, found in summary["arms"].items():
+        lines.append([arm, *(_cell(found.get(budget)) for budget in budgets)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in lines
+    )
+
+
+def _cell(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "not run"
+    mean = f"{100 * found['mean']:.1f}"
+    if found["high"] is None:
+        return mean
+    return f"{mean} ± {100 * (found['high'] - found['mean']):.1f}"

@@ -1,0 +1,173 @@
+"""The verdict of a study in plain words with its certainty, negative ones like positive ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from downstream.config import Arm
+from downstream.labels_saved import LabelsSaved
+from downstream.statistics import Interval
+
+_SUBJECT: dict[Arm, str] = {
+    "finetuned": "fine-tuning the pretrained encoder",
+    "frozen": "a linear head on the frozen pretrained encoder",
+}
+_CONTROL: dict[Arm, str] = {
+    "scratch": "training from scratch",
+    "random_frozen": "the same head on a random encoder",
+    "raw_logistic": "logistic regression on raw pixels",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against a control: paired differences and labels saved, each by budget."""
+
+    arm: Arm
+    control: Arm
+    differences: Mapping[int, Interval]
+    saved: Mapping[int, LabelsSaved]
+
+
+def verdict(comparisons: Sequence[Comparison], means: Mapping[Arm, Mapping[int, Interval]]) -> str:
+    """Return what the study shows, in a few sentences.
+
+    The first is about the pretrained arm that was meant to be best, fine-tuned before frozen, and
+    the strongest kind of control that was run; which arm that is does not depend on test scores.
+    The others tell how the frozen encoder stands.
+
+    Args:
+        comparisons: those that were run.
+        means: mean accuracy of each arm by budget.
+    """
+    by_arms = {(c.arm, c.control): c for c in comparisons}
+    pretrained: tuple[Arm, ...] = ("finetuned", "frozen")
+    controls: tuple[Arm, ...] = ("scratch", "random_frozen", "raw_logistic")
+    order = [(arm, control) for arm in pretrained for control in controls]
+    main = next((by_arms[pair] for pair in order if pair in by_arms), None)
+    if main is None:
+        return "There is nothing to compare: a verdict needs a pretrained arm and a control."
+    sentences = [_headline(main, means[main.arm])]
+    others: list[tuple[Arm, Arm]] = [("frozen", "random_frozen"), ("frozen", "scratch")]
+    sentences += [
+        _standing(by_arms[pair]) for pair in others if pair in by_arms and by_arms[pair] is not main
+    ]
+    return " ".join(sentences)
+
+
+def _headline(comparison: Comparison, means: Mapping[int, Interval]) -> str:
+    differences = comparison.differences
+    ahead, level, behind = _by_sign(differences)
+    subject, control = _SUBJECT[comparison.arm], _CONTROL[comparison.control]
+    measured = [budget for budget in differences if differences[budget].low is not None]
+    if not measured:
+        budget = min(differences)
+        return (
+            f"With a single draw nothing is certain: with {_count(budget)} labels, {subject} "
+            f"reaches {_percent(means[budget].mean)}, {_gap(differences[budget], control)}."
+        )
+    if ahead:
+        budget = ahead[0]
+        text = (
+            f"With {_count(budget)} labels, {subject} reaches {_percent(means[budget].mean)}, "
+            f"{_gap(differences[budget], control)}{_worth(comparison.saved.get(budget))}"
+        )
+        return _sentence(text, _elsewhere(ahead[1:], level, behind, differences))
+    if behind:
+        worst = min(behind, key=lambda budget: differences[budget].mean)
+        text = (
+            f"Pretraining does not help here: with {_count(worst)} labels, {subject} is "
+            f"{_gap(differences[worst], control)}"
+        )
+        others = [budget for budget in behind if budget != worst]
+        return _sentence(text, _elsewhere([], level, others, differences))
+    largest = max(measured, key=lambda budget: abs(differences[budget].mean))
+    return (
+        f"Pretraining makes no measurable difference here: with every number of labels the 95 % "
+        f"interval between {subject} and {control} contains zero (furthest from it with "
+        f"{_count(largest)} labels: {_gap(differences[largest], control)})."
+    )
+
+
+def _sentence(text: str, rest: str) -> str:
+    return f"{text}; {rest}." if rest else f"{text}."
+
+
+def _worth(saved: LabelsSaved | None) -> str:
+    """What the budget is worth in labels of the control."""
+    if saved is None or saved.labels_needed == saved.budget:
+        return ""
+    if saved.flag == "never_reached":
+        return f", which stays below that with {_count(saved.labels_needed)}"
+    needed = saved.labels_needed
+    return f", which needs about {_count(round(needed, -1) if needed >= 100 else needed)} for that"
+
+
+def _elsewhere(
+    ahead: Sequence[int],
+    level: Sequence[int],
+    behind: Sequence[int],
+    differences: Mapping[int, Interval],
+) -> str:
+    parts = []
+    if ahead:
+        gains = [_points(differences[budget]) for budget in ahead]
+        parts.append(f"with {_budgets(ahead)} it is ahead by {_joined(gains)} points")
+    if level:
+        parts.append(f"with {_budgets(level)} no difference is measurable")
+    if behind:
+        losses = [_points(differences[budget]) for budget in behind]
+        parts.append(f"with {_budgets(behind)} it is behind by {_joined(losses)} points")
+    return "; ".join(parts)
+
+
+def _standing(comparison: Comparison) -> str:
+    """One sentence on where an arm is ahead of a control, level and behind."""
+    ahead, level, behind = _by_sign(comparison.differences)
+    parts = []
+    if ahead:
+        parts.append(f"measurably better with {_budgets(ahead)} labels")
+    if behind:
+        parts.append(f"measurably worse with {_budgets(behind)}{'' if ahead else ' labels'}")
+    if level and parts:
+        parts.append(f"level with {_budgets(level)}")
+    found = _joined(parts) if parts else "level with every number of labels"
+    return f"Against {_CONTROL[comparison.control]}, {_SUBJECT[comparison.arm]} is {found}."
+
+
+def _by_sign(differences: Mapping[int, Interval]) -> tuple[list[int], list[int], list[int]]:
+    """Return the budgets where the arm is measurably ahead, level and measurably behind."""
+    signs = {budget: differences[budget].sign for budget in sorted(differences)}
+    ahead, level, behind = ([b for b in signs if signs[b] == sign] for sign in (1, 0, -1))
+    return ahead, level, behind
+
+
+def _gap(difference: Interval, control: str) -> str:
+    """Such as "2.4 points above training from scratch (95 % interval 1.1 to 3.7)"."""
+    sign, side = (-1, "below") if difference.mean < 0 else (1, "above")
+    text = f"{_points(difference)} points {side} {control}"
+    if difference.low is None or difference.high is None:
+        return text
+    low, high = sorted((100 * sign * difference.low, 100 * sign * difference.high))
+    interval = f"{low:.1f} to {high:.1f}".replace("-", "−")
+    return f"{text} (95 % interval {interval})"
+
+
+def _points(difference: Interval) -> str:
+    """The size of a mean difference in percentage points."""
+    return f"{abs(100 * difference.mean):.1f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _count(number: float) -> str:
+    return f"{round(number):,}"
+
+
+def _budgets(budgets: Sequence[int]) -> str:
+    return _joined([_count(budget) for budget in budgets])
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
