@@ -68,7 +68,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = build_parser()
-    args = parser.parse_intermixed_args(argv)
+    args, left = parser.parse_known_args(argv)
+    if left:
+        # Overrides that stand behind an option: argparse takes positionals in one piece only.
+        if args.command != "curve" or any(text.startswith("-") for text in left):
+            parser.error(f"unrecognized arguments: {' '.join(left)}")
+        args.overrides += left
     if args.command == "curve" and args.config is None and not args.schema:
         parser.error("give a CONFIG, such as configs/downstream/quickstart.yaml")
 

@@ -30,7 +30,8 @@ from training.signals import StopRequest
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-RESULTS, SUMMARY, REPORT = "results.jsonl", "summary.json", "report.html"
+RESULTS = "results.jsonl"
+_EXPORTS = (RESULTS, "summary.json", "report.html", "curve.png", "curve.svg")
 _PROGRESS_LINES = 10
 
 
@@ -52,7 +53,7 @@ def run_study(config: CurveConfig, *, overwrite: bool) -> Path | None:
         accelerator,
         resume=not overwrite,
         overwrite=overwrite,
-        exports=[RESULTS, SUMMARY, REPORT],
+        exports=_EXPORTS,
     )
     inputs = open_inputs(config)
     directory.start(_provenance(inputs, config))

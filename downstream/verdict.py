@@ -99,7 +99,8 @@ def _worth(saved: LabelsSaved | None) -> str:
     if saved.flag == "never_reached":
         return f", which stays below that with {_count(saved.labels_needed)}"
     needed = saved.labels_needed
-    return f", which needs about {_count(round(needed, -1) if needed >= 100 else needed)} for that"
+    rounded = round(needed, -1) if needed >= 100 else needed
+    return f", which needs about {_count(rounded)} labels for that"
 
 
 def _elsewhere(

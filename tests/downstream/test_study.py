@@ -1,0 +1,135 @@
+"""Whole studies as a user runs them: processes, kills, stops, and what they leave behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from downstream.results import Row, read_rows
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "downstream", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out
+
+
+def wait_for_rows(path: Path, count: int) -> None:
+    until = time.monotonic() + 90
+    while time.monotonic() < until:
+        if path.exists() and path.read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{path} never had {count} rows")
+
+
+def values(rows: list[Row]) -> dict:
+    """Everything but the seconds, by key; each key once."""
+    found = {row.key: (row.accuracy, row.macro_f1, row.nll, row.choices) for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(digits, encoders, tmp_path_factory):
+    """The config of a study with two encoders, its folder and what it printed."""
+    import yaml
+
+    runs = tmp_path_factory.mktemp("runs")
+    config = runs / "study.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "name": "whole",
+                "runs_dir": str(runs),
+                "encoder": [str(path) for path in encoders],
+                "data": {"train": f"{digits}/train-*.tar", "test": f"{digits}/test-*.tar"},
+                "budgets": [20, 60],
+                "draws": 2,
+                "features": {"grid": 2},
+                "head": {"steps": 40},
+                "scratch": {"recipe": {"steps": 15}, "draws_from": {60: 1}},
+                "finetune": {"recipe": {"steps": 15, "head_steps": 5}},
+                "workers": 2,
+            }
+        )
+    )
+    return config, runs / "whole", finish(start("curve", config))
+
+
+def test_a_study_leaves_rows_summary_and_report(uninterrupted):
+    _, folder, out = uninterrupted
+    rows = read_rows(folder / "results.jsonl")
+    counts = {arm: sum(row.arm == arm for row in rows) for arm in {row.arm for row in rows}}
+    # budgets x draws x seeds; scratch has one draw from 60 labels on
+    assert counts == {
+        "frozen": 8,
+        "finetuned": 8,
+        "random_frozen": 8,
+        "scratch": 3,
+        "raw_logistic": 4,
+    }
+    assert {row.seed for row in rows if row.arm in ("frozen", "finetuned")} == {3, 4}
+    assert all(row.labels_used == row.budget for row in rows)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["rows"] == {"done": 31, "planned": 31}
+    assert summary["arms"]["frozen"]["60"].keys() >= {"mean", "low", "high", "n"}
+    assert summary["arms"]["frozen"]["60"]["seeds"] == 2
+    assert summary["arms"]["scratch"]["60"]["n"] == 1
+    assert any("scratch was run on 1 draws only" in note for note in summary["notes"])
+    assert summary["verdict"] in out
+    assert "report.html" in out
+    assert (folder / "report.html").stat().st_size > 1000
+
+
+def test_a_killed_study_goes_on_and_ends_as_an_uninterrupted_one(uninterrupted):
+    config, folder, _ = uninterrupted
+    killed = folder.with_name("killed")
+    rows_file = killed / "results.jsonl"
+    process = start("curve", config, "name=killed")
+    wait_for_rows(rows_file, 23)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = len(read_rows(rows_file))
+    assert 20 <= done < 31
+    # As if the last kill had struck in the middle of a line, and an earlier one within the heads.
+    lines = rows_file.read_text().splitlines(keepends=True)
+    rows_file.write_text("".join(lines[1:]) + lines[0][:40])
+    finish(start("curve", config, "name=killed", "--resume"))
+    assert values(read_rows(rows_file)) == values(read_rows(folder / "results.jsonl"))
+    again = finish(start("curve", config, "name=killed"))
+    assert "0 to compute" in again
+
+
+def test_a_stopped_study_ends_well_and_says_how_to_go_on(uninterrupted):
+    config, folder, _ = uninterrupted
+    stopped = folder.with_name("stopped")
+    process = start("curve", config, "name=stopped", "draws=3")
+    wait_for_rows(stopped / "results.jsonl", 31)
+    process.send_signal(signal.SIGTERM)
+    out = finish(process)
+    assert f"python -m downstream curve {config} name=stopped draws=3" in out
+    assert not (stopped / "summary.json").exists()
+    report = finish(start("report", stopped))
+    assert "report.html" in report
+    verdict = json.loads((stopped / "summary.json").read_text())["verdict"]
+    assert verdict.startswith("Unfinished, ")

@@ -1,0 +1,139 @@
+"""What is concluded from rows: verdicts in both directions, leaks, and rows on disk."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from downstream.config import CurveConfig
+from downstream.inputs import open_inputs
+from downstream.labels_saved import labels_saved
+from downstream.leaks import check_leaks
+from downstream.results import ResultsFile, Row, read_rows
+from downstream.statistics import mean_interval, paired_difference
+from downstream.verdict import Comparison, verdict
+from training.config import load_config
+
+SPREAD = (0.004, -0.002, 0.001, -0.004, 0.001)
+
+
+def curves(**accuracies: dict[int, float]) -> tuple[list[Comparison], dict]:
+    """Five draws around each mean; the draws' hardness is shared, the rest is small."""
+    scores = {
+        arm: {
+            budget: {(d, 0): mean + 5 * SPREAD[d] + i * SPREAD[-d] for d in range(5)}
+            for budget, mean in by_budget.items()
+        }
+        for i, (arm, by_budget) in enumerate(accuracies.items())
+    }
+    means = {
+        arm: {b: mean_interval(table) for b, table in by_budget.items()}
+        for arm, by_budget in scores.items()
+    }
+    comparisons = []
+    for arm, control in (
+        ("finetuned", "scratch"),
+        ("frozen", "scratch"),
+        ("frozen", "random_frozen"),
+    ):
+        if arm in scores and control in scores:
+            differences = {
+                b: paired_difference(scores[arm][b], scores[control][b]) for b in scores[arm]
+            }
+            saved = labels_saved(
+                {b: i.mean for b, i in means[arm].items()},
+                {b: i.mean for b, i in means[control].items()},
+            )
+            comparisons.append(Comparison(arm, control, differences, {s.budget: s for s in saved}))
+    return comparisons, means
+
+
+def test_a_gain_is_told_with_its_interval_and_its_worth():
+    text = verdict(
+        *curves(
+            finetuned={100: 0.72, 500: 0.80, 1000: 0.840},
+            scratch={100: 0.70, 500: 0.78, 1000: 0.840},
+        )
+    )
+    assert text.startswith(
+        "With 100 labels, fine-tuning the pretrained encoder reaches 72.0 %, 2.0 points above "
+        "training from scratch (95 % interval "
+    )
+    assert "which needs about 200 labels for that" in text
+    assert "with 500 it is ahead by 2.0 points" in text
+    assert "with 1,000 no difference is measurable" in text
+
+
+def test_a_loss_is_told_as_plainly():
+    text = verdict(*curves(frozen={100: 0.66, 500: 0.78}, scratch={100: 0.70, 500: 0.78}))
+    assert text.startswith("Pretraining does not help here: with 100 labels, a linear head on the ")
+    assert "is 4.0 points below training from scratch (95 % interval 3." in text
+
+
+def test_no_difference_is_told_as_none():
+    text = verdict(*curves(frozen={100: 0.7001}, scratch={100: 0.70}))
+    assert text.startswith("Pretraining makes no measurable difference here")
+    assert "(95 % interval −" in text
+
+
+def test_the_frozen_encoder_is_compared_with_both_controls():
+    text = verdict(
+        *curves(
+            finetuned={100: 0.75, 500: 0.80},
+            scratch={100: 0.70, 500: 0.78},
+            frozen={100: 0.72, 500: 0.75},
+            random_frozen={100: 0.70, 500: 0.75},
+        )
+    )
+    assert "Against the same head on a random encoder, a linear head" in text
+    assert "measurably better with 100 labels and level with 500" in text
+    assert "measurably better with 100 labels and measurably worse with 500." in text
+
+
+def test_one_draw_is_not_taken_for_certainty():
+    one = {(0, 0): 0.7}
+    difference = paired_difference(one, {(0, 0): 0.6})
+    comparison = Comparison("frozen", "scratch", {50: difference}, {})
+    text = verdict([comparison], {"frozen": {50: mean_interval(one)}})
+    assert text.startswith("With a single draw nothing is certain")
+
+
+def test_leaks_are_counted(study, digits):
+    inputs = open_inputs(load_config(CurveConfig, study()))
+    clean = check_leaks(inputs)
+    assert (clean.checked, clean.train, clean.pretraining, clean.within_test) == (597, 0, 0, 0)
+    images = inputs.test.images.clone()
+    images[[3, 9]] = inputs.train.images[[10, 20]]
+    images[50] = images[51]
+    test = type(inputs.test)(images, inputs.test.labels, "changed", None)
+    leaks = check_leaks(type(inputs)(**{**vars(inputs), "test": test}))
+    assert (leaks.train, leaks.pretraining, leaks.within_test, leaks.exact) == (2, 2, 1, 2)
+
+
+def test_pretraining_on_other_images_is_checked_only_if_they_are_given(study, digits):
+    inputs = open_inputs(load_config(CurveConfig, study()))
+    elsewhere = type(inputs.train)(inputs.train.images, inputs.train.labels, "other", None)
+    assert check_leaks(type(inputs)(**{**vars(inputs), "train": elsewhere})).pretraining is None
+    config = load_config(CurveConfig, study(), [f"data.pretraining={digits}/train-*.tar"])
+    given = open_inputs(config)
+    assert given.pretraining is not None and torch.equal(
+        given.pretraining.images, inputs.train.images
+    )
+
+
+def test_rows_survive_a_cut_off_line(tmp_path: Path):
+    path = tmp_path / "results.jsonl"
+    row = Row("frozen", 20, 20, 0, 0, 0.5, 0.4, 1.0, 0.1, {"strength": 0.1})
+    file = ResultsFile(path)
+    file.append([row, row])
+    file.close()
+    with path.open("a") as file:
+        file.write('{"arm": "frozen", "bud')
+    assert read_rows(path) == [row, row]
+    file = ResultsFile(path)
+    file.append([row])
+    file.close()
+    assert read_rows(path) == [row] * 3
+    assert path.read_text().count("\n") == 3
+    with pytest.raises(TypeError):
+        Row(**{"arm": "frozen"})
