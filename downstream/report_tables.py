@@ -6,6 +6,7 @@ points. "Clear" means that a 95 % interval excludes zero.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from downstream.labels_saved import LabelsSaved
 from downstream.report_comparisons import Comparison, Saving
@@ -13,6 +14,9 @@ from downstream.report_curve import Curve
 from downstream.report_drawing import count, signed
 from downstream.report_style import ArmStyle
 from downstream.statistics import Interval, Scores, paired_difference
+from training.console import format_seconds
+
+_NO_INTERVAL = "one draw: no interval"
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a table: its header, the code name below it, and a cell for each column."""
+    """One row of a table: its header with a code name or words below it, and its cells."""
 
     header: str
-    code: str
     cells: Sequence[Cell]
+    code: str = ""
+    below: str = ""
 
 
 def accuracy_lines(
@@ -54,14 +59,10 @@ def accuracy_lines(
 def _accuracy_cell(interval: Interval | None, *, strong: bool) -> Cell:
     if interval is None:
         return Cell("not run")
-    return Cell(f"{100 * interval.mean:.1f}", interval_text(interval), strong)
-
-
-def interval_text(interval: Interval) -> str:
-    """The interval's ends in percent, or that there is none."""
     if interval.low is None or interval.high is None:
-        return "one draw"
-    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+        return Cell(f"{100 * interval.mean:.1f}", _NO_INTERVAL, strong)
+    ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+    return Cell(f"{100 * interval.mean:.1f}", ends, strong)
 
 
 def clear_winner(scores: Mapping[str, Mapping[int, Scores]], budget: int) -> str | None:
@@ -91,7 +92,7 @@ def _difference_cell(interval: Interval | None) -> Cell:
     if interval is None:
         return Cell("not run")
     if interval.low is None or interval.high is None:
-        return Cell(points(interval.mean), "one draw")
+        return Cell(points(interval.mean), _NO_INTERVAL)
     return Cell(
         points(interval.mean),
         f"{points(interval.low)} to {points(interval.high)}",
@@ -133,3 +134,35 @@ def _saving_cell(entry: LabelsSaved | None, control: ArmStyle) -> Cell:
             return Cell(saved, f"needs {needed}; the curves have crossed")
         case None:
             return Cell(saved, f"needs {needed}")
+
+
+COST_COLUMNS = ("Classifiers", "Time in all", "Time for each", "Images trained on", "Operations")
+
+
+def cost_lines(costs: Mapping[str, Any], styles: Mapping[str, ArmStyle]) -> list[Line]:
+    """What pretraining and each arm took; "–" where a figure does not apply or is not known."""
+    lines = [
+        Line("pretraining", entry["artifact"], _cost_cells({**entry, "flops": None}))
+        for entry in costs["pretraining"]
+    ]
+    lines += [
+        Line(style.label, arm, _cost_cells(costs["arms"][arm])) for arm, style in styles.items()
+    ]
+    return lines
+
+
+def _cost_cells(cost: Mapping[str, Any]) -> list[Cell]:
+    seconds, rows = cost.get("seconds"), cost.get("rows")
+    images, flops = cost.get("images"), cost.get("flops")
+    return [
+        Cell("–" if rows is None else count(rows)),
+        Cell("–" if seconds is None else duration(seconds)),
+        Cell("–" if seconds is None or not rows else duration(seconds / rows)),
+        Cell("–" if images is None else count(images)),
+        Cell("–" if flops is None else f"{flops / 1e12:,.3g} × 10¹²"),
+    ]
+
+
+def duration(seconds: float) -> str:
+    """A duration as people say it, with a decimal below ten seconds."""
+    return format_seconds(seconds) if seconds >= 10 else f"{seconds:.1f} s"

@@ -103,7 +103,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         on_checkpoint=export,
     )
     if accelerator.is_main_process:
-        print(_what_next(path, overrides, folder, result))
+        print(_what_next(path, overrides, config, store, result))
     accelerator.end_training()  # leaves the process group, where there is one
     return result
 
@@ -142,12 +142,21 @@ def _trained_on(store: ResidentStore) -> dict[str, str | int | None]:
     }
 
 
-def _what_next(path: str, overrides: Sequence[str], folder: Path, result: RunResult) -> str:
+def _what_next(
+    path: str,
+    overrides: Sequence[str],
+    config: PretrainConfig,
+    store: ResidentStore,
+    result: RunResult,
+) -> str:
     if result.status == "interrupted":
         again = ["python", "-m", "pretrain", path, *overrides, "--resume"]
         return f"to go on: {shlex.join(again)}"
-    artifact = shlex.quote(str(folder / ARTIFACT))
-    return (
-        f"wrote {folder / ARTIFACT}\nnext: python -m downstream curve "
-        f"configs/downstream/quickstart.yaml encoder={artifact}"
-    )
+    artifact = Path(config.runs_dir, config.name, ARTIFACT)
+    curve = ["python", "-m", "downstream", "curve", "configs/downstream/quickstart.yaml"]
+    curve += [f"name={config.name}-curve", f"encoder={artifact}"]
+    shards = config.data.shards
+    if isinstance(shards, str) and store.info and store.info.counts.get("test"):
+        folder = Path(shards).parent
+        curve += [f"data.{split}={folder / f'{split}-*.tar'}" for split in ("train", "test")]
+    return f"wrote {artifact}\nnext: {shlex.join(curve)}"
