@@ -71,7 +71,7 @@ def differences_figure(comparisons: Sequence[Comparison], *, narrow: bool = Fals
         axes.set_ylim(low, high)
         axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value)))
-        if not narrow and line == lines - 1:
+        if not narrow and position + columns >= len(comparisons):
             axes.set_xlabel("labels")
         if not narrow and column == 0:
             axes.set_ylabel("points")
@@ -99,6 +99,7 @@ def _draw_differences(axes: Axes, comparison: Comparison) -> None:
             [place],
             [100 * interval.mean],
             marker=style.marker,
+            color=style.color,
             markeredgewidth=1.6,
             markeredgecolor=style.color,
             markerfacecolor=style.color if interval.sign else LIGHT["page"],

@@ -86,7 +86,7 @@ def _draw_curve(axes: Axes, curve: Curve, offset: float) -> None:
             markersize=_DRAW_SIZE,
             markeredgewidth=0,
             color=style.color,
-            alpha=0.3,
+            alpha=0.4,
         )
     means = [100 * curve.intervals[budget].mean for budget in budgets]
     places = [budget * offset for budget in budgets]

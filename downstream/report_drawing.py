@@ -37,6 +37,7 @@ def whisker(axes: Axes, place: float, interval: Interval, style: ArmStyle) -> No
         [mean],
         yerr=[[mean - low], [high - mean]],
         fmt="none",
+        color=style.color,
         ecolor=style.color,
         elinewidth=1.6,
         capsize=3.5,

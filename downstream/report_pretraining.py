@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from downstream.report_drawing import NARROW, WIDE, axes_with_margins
+from downstream.report_drawing import NARROW, WIDE, axes_with_margins, count
 from downstream.report_style import LIGHT
 from downstream.report_svg import new_figure
 from models.artifact import ArtifactHeader, artifact_hash, read_artifact
@@ -23,6 +23,8 @@ from models.errors import ModelError
 _PICTURE = re.compile(r"(?P<name>.+)-(?P<step>\d+)\.png")
 _COLORS = [color for role, color in LIGHT.items() if role.startswith("arm-")]
 _LINES = ["solid", "dashed", "dotted"]
+_LOGARITHMIC_FROM = 5.0
+"""Ratio of the largest to the smallest loss from which on the axis is logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,18 @@ def loss_figure(losses: Losses, *, narrow: bool = False) -> Figure:
             label=name,
         )
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss")
     axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 7, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: count(round(step))))
+    every = [value for values in losses.values.values() for value in values]
+    if min(every) > 0 and max(every) > _LOGARITHMIC_FROM * min(every):
+        axes.set_yscale("log")
+        axes.set_ylabel("loss (logarithmic)")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_ylabel("loss")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
     if len(losses.values) > 1:
         axes.legend(frameon=False)
     return figure

@@ -46,11 +46,11 @@ def accuracy_lines(
     return [
         Line(
             curve.style.label,
-            arm,
             [
                 _accuracy_cell(curve.intervals.get(budget), strong=winners[budget] == arm)
                 for budget in budgets
             ],
+            code=arm,
         )
         for arm, curve in arms.items()
     ]
@@ -80,9 +80,9 @@ def difference_lines(comparisons: Sequence[Comparison], budgets: Sequence[int]) 
     """Paired differences with their intervals; strong where they are clear."""
     return [
         Line(
-            f"{comparison.style.label} − {comparison.control.label}",
-            "",
+            comparison.style.label,
             [_difference_cell(comparison.intervals.get(budget)) for budget in budgets],
+            below=f"minus {comparison.control.label}",
         )
         for comparison in comparisons
     ]
@@ -109,9 +109,9 @@ def saving_lines(savings: Sequence[Saving], budgets: Sequence[int]) -> list[Line
     """Labels saved and labels needed, in words where they are bounds."""
     return [
         Line(
-            f"{saving.style.label}, against {saving.control.label}",
-            "",
-            [_saving_cell(_at(saving.budgets, budget), saving.control) for budget in budgets],
+            saving.style.label,
+            [_saving_cell(_at(saving.budgets, budget)) for budget in budgets],
+            below=f"against {saving.control.label}",
         )
         for saving in savings
     ]
@@ -121,17 +121,17 @@ def _at(entries: Sequence[LabelsSaved], budget: int) -> LabelsSaved | None:
     return next((entry for entry in entries if entry.budget == budget), None)
 
 
-def _saving_cell(entry: LabelsSaved | None, control: ArmStyle) -> Cell:
+def _saving_cell(entry: LabelsSaved | None) -> Cell:
     if entry is None:
         return Cell("not run")
     saved, needed = signed(round(entry.saved)), count(round(entry.labels_needed))
     match entry.flag:
         case "never_reached":
-            return Cell(f"at least {saved}", f"never reached within the budgets: over {needed}")
+            return Cell(f"at least {saved}", f"never reached: over {needed}")
         case "below_start":
-            return Cell(f"at most {saved}", f"reached with the fewest labels tried: {needed}")
+            return Cell(f"at most {saved}", f"reached with {needed}, the fewest tried")
         case "crosses":
-            return Cell(saved, f"needs {needed}; the curves have crossed")
+            return Cell(saved, f"needs {needed}; curves crossed")
         case None:
             return Cell(saved, f"needs {needed}")
 
@@ -142,11 +142,12 @@ COST_COLUMNS = ("Classifiers", "Time in all", "Time for each", "Images trained o
 def cost_lines(costs: Mapping[str, Any], styles: Mapping[str, ArmStyle]) -> list[Line]:
     """What pretraining and each arm took; "–" where a figure does not apply or is not known."""
     lines = [
-        Line("pretraining", entry["artifact"], _cost_cells({**entry, "flops": None}))
+        Line("pretraining", _cost_cells(entry), code=entry["artifact"])
         for entry in costs["pretraining"]
     ]
     lines += [
-        Line(style.label, arm, _cost_cells(costs["arms"][arm])) for arm, style in styles.items()
+        Line(style.label, _cost_cells(costs["arms"][arm]), code=arm)
+        for arm, style in styles.items()
     ]
     return lines
 

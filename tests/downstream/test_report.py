@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,12 @@ def make_encoder(folder: Path, *, seed: int = 0, run: bool = True) -> Path:
     if run:
         (folder / "environment.json").write_text(json.dumps(environment()))
         lines = [
-            {"step": s, "seconds": s / 16, "lr": 1e-3, "loss": 0.015 + 0.09 * float(np.exp(-s / 300))}
+            {
+                "step": s,
+                "seconds": s / 16,
+                "lr": 1e-3,
+                "loss": 0.015 + 0.09 * float(np.exp(-s / 300)),
+            }
             for s in [1, *range(50, 4001, 50)]
         ]
         (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -152,3 +158,289 @@ def make_study(
     file.close()
     write_summary(folder)
     return folder
+
+
+class Page(HTMLParser):
+    """Elements of a page in order, the text of each, and whether tags are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[tuple[str, list[str]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append((tag, []))
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag):
+        opened, parts = self.open.pop()
+        assert opened == tag, f"</{tag}> closes <{opened}>"
+        self.texts.setdefault(tag, []).append(" ".join("".join(parts).split()))
+
+    def handle_data(self, data):
+        for _, parts in self.open:
+            parts.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def report(folder: Path) -> tuple[Page, str]:
+    text = write_report(folder).read_text(encoding="utf-8")
+    return Page(text), text
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """Folder, parsed page, its text and summary of a study with everything that a page can show."""
+    root = tmp_path_factory.mktemp("report")
+    folder = make_study(root / "runs/study", [make_encoder(root / "runs/encoder")])
+    page, text = report(folder)
+    return folder, page, text, json.loads((folder / "summary.json").read_text())
+
+
+def test_page_needs_nothing_from_elsewhere(full):
+    _, page, text, _ = full
+    for _, attributes in page.elements:
+        for name in ("src", "href", "xlink:href", "srcset", "poster", "data", "action"):
+            target = attributes.get(name, "#")
+            assert target.startswith(("#", "data:image/png;base64,")), target
+    assert not page.all("script") and not page.all("link") and "@import" not in text
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+    addresses = set(re.findall(r"https?://[^\"'\s<]+", text))
+    assert addresses == {"http://www.w3.org/1999/xlink"}
+
+
+def test_page_says_verdict_figures_and_provenance(full):
+    folder, page, _, summary = full
+    (headline,) = page.texts["h1"]
+    assert summary["verdict"].startswith(plain(headline))
+    described = next(a["content"] for a in page.all("meta") if a.get("name") == "description")
+    assert described == summary["verdict"]
+    shown = plain(page.texts["html"][0])
+    cells = page.texts["td"]
+    for arm in ARMS:
+        assert arm in page.texts["code"]
+        for budget in BUDGETS:
+            found = {name: 100 * v for name, v in summary["arms"][arm][str(budget)].items()}
+            cell = f"{found['mean']:.1f}{found['low']:.1f} to {found['high']:.1f}"
+            assert cell in cells
+    for budget in BUDGETS:
+        assert f"{budget:,} labels" in page.texts["th"]
+    for note in (*summary["notes"], *summary["arm_notes"]["scratch"]):
+        assert note in shown
+    assert summary["provenance"]["data"]["train"]["fingerprint"] in shown
+    assert summary["provenance"]["encoders"][0]["sha256"] in shown
+    assert " ".join((folder / "config.yaml").read_text().split()) in page.texts["pre"]
+    assert f"python -m downstream curve {folder}/config.yaml name=study-again" in shown
+    assert "4 min 10 s" in shown  # of pretraining, from its log
+    assert "not checked" in shown  # the leak check of pretraining
+
+
+def plain(text: str) -> str:
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_page_can_be_used_without_seeing_it(full):
+    _, page, _, _ = full
+    assert page.all("html")[0]["lang"] == "en"
+    levels = [int(tag[1]) for tag, _ in page.elements if tag in ("h1", "h2", "h3")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    for landmark in ("header", "nav", "main", "footer"):
+        assert len(page.all(landmark)) == 1
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in page.elements:
+        for name in ("aria-labelledby", "href", "xlink:href"):
+            for target in attributes.get(name, "").split():
+                if not target.startswith("data:"):
+                    assert target.removeprefix("#") in ids
+    assert len(page.all("img")) == 2
+    assert all(len(image["alt"]) > 10 for image in page.all("img"))
+    for figure in page.all("svg"):
+        assert figure["role"] == "img" and figure["aria-labelledby"]
+    for scrolling in (a for _, a in page.elements if "tabindex" in a):
+        assert scrolling["role"] == "region"
+        assert scrolling.get("aria-label") or scrolling.get("aria-labelledby")
+
+
+def test_every_cell_of_a_table_has_headers(full):
+    _, page, text, _ = full
+    tables = re.findall(r"<table.*?</table>", text, re.DOTALL)
+    assert len(tables) == len(page.all("table")) >= 5
+    for table in tables:
+        head, body = table.split("<tbody>")
+        columns = head.count('<th scope="col">')
+        for row in re.findall(r"<tr>.*?</tr>", body, re.DOTALL):
+            assert row.count('<th scope="row">') == 1
+            assert row.count("<td") == columns - 1
+
+
+def test_bold_marks_only_clear_winners(full):
+    _, _, text, summary = full
+    table = re.search(r'<table[^>]*aria-labelledby="accuracy-table">.*?</table>', text, re.DOTALL)
+    bold = {
+        re.search(r"<code[^>]*>(\w+)<", row)[1]: [
+            "best" in cell for cell in re.findall(r"<td[^>]*>", row)
+        ]
+        for row in table[0].split("</tr>")
+        if "<code" in row
+    }
+    differences = {(d["arm"], d["control"], d["budget"]): d["low"] for d in summary["differences"]}
+    wins = [
+        all(differences["finetuned", other, budget] > 0 for other in ("frozen", "scratch"))
+        for budget in BUDGETS
+    ]
+    assert bold.pop("finetuned") == wins and True in wins and False in wins
+    assert not any(any(row) for row in bold.values())
+
+
+def test_figures_follow_the_theme(full):
+    _, _, text, _ = full
+    figures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(figures) == 8  # curve, labels saved, differences, loss; each wide and narrow
+    for figure in figures:
+        assert not re.search(r"#[0-9a-f]{6}\b", figure)
+        assert set(re.findall(r"var\(--([\w-]+)\)", figure)) <= LIGHT.keys() == DARK.keys()
+    assert len(set(LIGHT.values())) == len(LIGHT)
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_text_stands_out_from_its_background(theme):
+    for role in theme.keys() - {"page", "panel", "rule"}:
+        for background in ("page", "panel"):
+            assert contrast(theme[role], theme[background]) >= 4.5, (role, background)
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two hex colours (WCAG 2.2)."""
+    lights = []
+    for color in (one, other):
+        channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
+def test_same_study_same_bytes_and_nothing_else_written(full):
+    folder, _, _, _ = full
+    names = ("report.html", "curve.svg", "curve.png")
+    before = {name: (folder / name).read_bytes() for name in names}
+    listing = sorted(path.name for path in folder.iterdir())
+    write_report(folder)
+    assert {name: (folder / name).read_bytes() for name in names} == before
+    assert sorted(path.name for path in folder.iterdir()) == listing
+
+
+def test_curve_is_a_picture_of_its_own(full):
+    folder, _, _, _ = full
+    with Image.open(folder / "curve.png") as picture:
+        assert picture.width > 1000 and picture.getpixel((1, 1))[:3] == (255, 255, 255)
+    svg = (folder / "curve.svg").read_text()
+    assert "var(--" not in svg
+    for name in ("pretrained, frozen", "from scratch", "3,000"):
+        assert f">{name}<" in svg
+
+
+def test_hostile_names_stay_text(tmp_path):
+    hostile = '</title><script>alert("x")</script><img src=x onerror=alert(1)> $\\frac{1}{0}$'
+    folder = make_study(
+        tmp_path / "runs/study",
+        [make_encoder(tmp_path / "runs/encoder")],
+        dataset=hostile,
+        budgets=(50, 100),
+    )
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["classes"] = [hostile]
+    summary["verdict"] = hostile
+    summary["notes"] = [hostile]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page, _ = report(folder)
+    assert not page.all("script") and len(page.all("img")) == 2
+    assert page.texts["h1"] == [hostile]
+    assert page.texts["html"][0].count(hostile) >= 4
+
+
+def test_an_arm_without_a_style_is_drawn_and_named(tmp_path):
+    folder = make_study(
+        tmp_path / "runs/study", [make_encoder(tmp_path / "runs/encoder")], budgets=(50, 100)
+    )
+    summary = json.loads((folder / "summary.json").read_text())
+    for key in ("arms", "arm_notes"):
+        summary[key]["<b>$x_1$"] = summary[key]["scratch"]
+    summary["costs"]["arms"]["<b>$x_1$"] = summary["costs"]["arms"]["scratch"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page, _ = report(folder)
+    assert not page.all("b")
+    assert "<b>$x 1$" in page.texts["text"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"arms": ("scratch",)}, "There is nothing to compare"),
+        ({"arms": ("frozen",)}, "There is nothing to compare"),
+        ({"budgets": (100,)}, "100 labels"),
+        ({"draws": 1}, "one draw: no interval"),
+        ({"draws": 1, "budgets": (50,), "arms": ("frozen", "scratch")}, "single draw"),
+        ({"budgets": (50, 100), "missing": {("scratch", 100, d, d) for d in range(5)}}, "not run"),
+        ({"budgets": (50, 100), "missing": {("finetuned", 50, 0, 0)}}, "49 of 50"),
+    ],
+)
+def test_a_smaller_study_has_a_page_too(tmp_path, changes, said):
+    encoder = make_encoder(tmp_path / "runs/encoder", run=False)
+    page, _ = report(make_study(tmp_path / "runs/study", [encoder], **changes))
+    assert said in plain(page.texts["html"][0])
+    assert "nan" not in page.texts["html"][0].split()
+
+
+def test_missing_parts_of_pretraining_are_named(tmp_path):
+    bare = make_encoder(tmp_path / "runs/bare", run=False)
+    gone = make_encoder(tmp_path / "runs/gone", seed=1)
+    other = make_encoder(tmp_path / "runs/other", seed=2)
+    broken = make_encoder(tmp_path / "runs/broken", seed=3)
+    with (broken.parent / "log.jsonl").open("a") as log:
+        log.write('{"step": 40')
+    folder = make_study(tmp_path / "runs/study", [bare, gone, other, broken], budgets=(50, 100))
+    gone.unlink()
+    other.write_bytes(bare.read_bytes())
+    page, _ = report(folder)
+    shown = page.texts["html"][0]
+    assert f"no previews folder beside {bare}" in shown
+    assert f"no log.jsonl with losses beside {bare}" in shown
+    assert f"{gone} is no longer there" in shown
+    assert f"{other} has been replaced since the study was run" in shown
+    assert len(page.all("img")) == 2  # those of the last encoder only
+    assert page.texts["h3"][:4] == [str(path) for path in (bare, gone, other, broken)]
+
+
+def test_encoder_is_found_from_another_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = make_study(Path("runs/study"), [make_encoder(Path("runs/encoder"))], budgets=(50, 100))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    page, _ = report(tmp_path / folder)
+    assert len(page.all("img")) == 2
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"holds no summary\.json"):
+        write_report(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_labels_move_apart_and_no_further_than_needed():
+    targets = [1.0, 1.1, 1.2, 5.0]
+    places = spread_apart(targets, gap=1.0, low=0.0, high=6.0)
+    assert places == pytest.approx([0.1, 1.1, 2.1, 5.0])
+    crowded = spread_apart([5.9, 6.0, 6.0], gap=1.0, low=0.0, high=6.0)
+    assert crowded == pytest.approx([4.0, 5.0, 6.0])

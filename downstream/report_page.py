@@ -1,0 +1,359 @@
+"""The report's page: what its template is filled with.
+
+The template escapes every text; only the figures made here are markup.
+"""
+
+import base64
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
+
+from downstream.report_comparisons import (
+    Saving,
+    differences_figure,
+    labels_saved_figure,
+)
+from downstream.report_curve import Curve, accuracy_figure
+from downstream.report_drawing import NARROW_FONT, WIDE_FONT, count
+from downstream.report_pretraining import Pretraining, loss_figure
+from downstream.report_study import StudyFiles, comparisons, curves, savings
+from downstream.report_style import DARK, LIGHT
+from downstream.report_svg import figure_settings, inline_svg
+from downstream.report_tables import (
+    COST_COLUMNS,
+    accuracy_lines,
+    cost_lines,
+    difference_lines,
+    duration,
+    saving_lines,
+)
+from downstream.summary import scores_by_arm
+
+_CONTENTS = (
+    ("curve", "Curve"),
+    ("labels-saved", "Labels saved"),
+    ("accuracy", "Accuracy"),
+    ("differences", "Differences"),
+    ("cost", "Cost"),
+    ("encoder", "Encoder"),
+    ("checks", "Checks and notes"),
+    ("provenance", "What was run"),
+)
+_SENTENCE_END = re.compile(r"(?<=\.) +(?=[A-Z])")
+_PICTURE_TEXTS = {
+    "reconstructions": (
+        "Reconstructions of the first training images, three rows at a time: the images, what "
+        "the encoder was given, and what the decoder made of its features.",
+        "Grid of small images in rows of three kinds: originals, corrupted inputs, "
+        "reconstructions.",
+    ),
+    "filters": (
+        "Filters of the encoder’s lowest layer, each scaled by its largest weight. Middle grey "
+        "is zero.",
+        "Grid of the encoder’s first-layer filters as small grey or coloured squares.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ThemedFigure:
+    """A figure as inline SVG, for a wide page and for a narrow one."""
+
+    wide: Markup
+    narrow: Markup
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG as a data URI with its size in pixels."""
+
+    source: str
+    width: int
+    height: int
+    caption: str
+    alt: str
+
+
+def render_page(study: StudyFiles, encoders: Sequence[Pretraining]) -> str:
+    """The whole page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["unbroken"] = _unbroken
+    return environment.get_template("report.html.j2").render(_context(study, encoders))
+
+
+def _unbroken(text: str) -> str:
+    """The text with no line break between a number and its per cent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, Any]:
+    summary, budgets = study.summary, study.budgets
+    arms, compared, saved = curves(study), comparisons(study), savings(study)
+    scores: Mapping[Any, Any] = scores_by_arm(study.rows)
+    headline, *rest = _SENTENCE_END.split(summary["verdict"])
+    return {
+        "light": LIGHT,
+        "dark": DARK,
+        "contents": _CONTENTS,
+        "name": summary["name"],
+        "verdict": summary["verdict"],
+        "headline": headline,
+        "lead": " ".join(rest),
+        "facts": _facts(study, encoders),
+        "unfinished": summary["rows"]["done"] < summary["rows"]["planned"],
+        "rows": summary["rows"],
+        "budget_columns": [f"{count(budget)} labels" for budget in budgets],
+        "curve": _themed(
+            "curve",
+            lambda narrow: accuracy_figure(list(arms.values()), narrow=narrow),
+            "Accuracy against number of labels",
+            _curve_in_words(list(arms.values())),
+        ),
+        "arms": [
+            (curve.style.label, arm, summary["arm_notes"][arm]) for arm, curve in arms.items()
+        ],
+        "interval_in_words": _interval_in_words(study),
+        "accuracy_lines": accuracy_lines(arms, scores, budgets),
+        "differences": _themed(
+            "differences",
+            lambda narrow: differences_figure(compared, narrow=narrow),
+            "Paired differences in accuracy",
+            "One panel for each comparison; the figures are in the table below.",
+        )
+        if compared
+        else None,
+        "difference_lines": difference_lines(compared, budgets),
+        "saved": _saved_figure(saved[0]) if saved else None,
+        "saved_pair": saved[0] if saved else None,
+        "saving_lines": saving_lines(saved, budgets),
+        "cost_columns": COST_COLUMNS,
+        "cost_lines": cost_lines(summary["costs"], study.styles()),
+        "encoders": [_encoder(number, encoder) for number, encoder in enumerate(encoders)],
+        "leaks": _leaks(summary["leaks"]),
+        "notes": summary["notes"],
+        "classes": summary["classes"],
+        "identity": _identity(study, encoders),
+        "versions": _versions(study, encoders),
+        "commands": _commands(study, encoders),
+        "configs": _configs(study, encoders),
+        "version": study.environment["underlayer"],
+    }
+
+
+def _themed(
+    name: str, draw: Callable[[bool], Figure], title: str, description: str
+) -> ThemedFigure:
+    made = []
+    for narrow, font in ((False, WIDE_FONT), (True, NARROW_FONT)):
+        ids = f"{name}-narrow" if narrow else f"{name}-wide"
+        with figure_settings(salt=ids, font_size=font):
+            figure = draw(narrow)
+            made.append(inline_svg(figure, name=ids, title=title, description=description))
+    return ThemedFigure(*made)
+
+
+def _saved_figure(saving: Saving) -> ThemedFigure:
+    return _themed(
+        "saved",
+        lambda narrow: labels_saved_figure(saving, narrow=narrow),
+        "Labels saved at each budget",
+        "One bar for each budget; the figures are in the table below.",
+    )
+
+
+def _curve_in_words(arms: Sequence[Curve]) -> str:
+    """What a reader who does not see the curve should know at once."""
+    parts = []
+    for curve in arms:
+        first, last = min(curve.intervals), max(curve.intervals)
+        text = f"{curve.style.label}: {_percent(curve, first)} with {count(first)} labels"
+        if last != first:
+            text += f", {_percent(curve, last)} with {count(last)}"
+        parts.append(text)
+    return "; ".join(parts) + ". All figures are in the table of accuracies."
+
+
+def _percent(curve: Curve, budget: int) -> str:
+    return f"{100 * curve.intervals[budget].mean:.1f} %"
+
+
+def _interval_in_words(study: StudyFiles) -> str:
+    if study.config.draws == 1:
+        return "This study has a single draw, so it has no intervals: nothing shows the spread."
+    covered = "which images are labelled, and the random numbers of each fit"
+    if len(study.environment["encoders"]) > 1:
+        return (
+            f"It covers {covered}, and the spread between pretraining runs. It does not cover the "
+            "choice of test images."
+        )
+    return (
+        f"It covers {covered}. It does not cover the spread between pretraining runs, since there "
+        "is one, nor the choice of test images."
+    )
+
+
+def _facts(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str, str]]:
+    environment = study.environment
+    train, test = environment["data"]["train"], environment["data"]["test"]
+    pretrained = environment["encoders"]
+    seconds = [encoder.seconds for encoder in encoders if encoder.seconds is not None]
+    facts = [
+        ("Images", train["dataset"] or "unnamed"),
+        ("Classes", count(len(study.summary["classes"]))),
+        ("Pretrained on", f"{count(pretrained[0]['trained_on']['images'])} images"),
+        ("Tested on", f"{count(test['images'])} images"),
+        ("Draws", count(study.config.draws)),
+        ("Pretraining runs", count(len(pretrained))),
+    ]
+    if seconds:
+        facts.append(("Pretraining took", duration(sum(seconds) / len(seconds))))
+    return facts
+
+
+def _encoder(number: int, encoder: Pretraining) -> dict[str, Any]:
+    losses = encoder.losses
+    return {
+        "path": str(encoder.path),
+        "problem": encoder.problem,
+        "pictures": [_picture(name, path) for name, path in sorted(encoder.pictures.items())][::-1],
+        "losses": losses
+        and _themed(
+            f"losses-{number}",
+            lambda narrow: loss_figure(losses, narrow=narrow),
+            "Pretraining loss",
+            "; ".join(
+                f"{name}: {values[0]:.4g} at step {count(losses.steps[0])}, {values[-1]:.4g} at "
+                f"step {count(losses.steps[-1])}"
+                for name, values in losses.values.items()
+            )
+            + ".",
+        ),
+        "stages": [
+            (stage.name, " × ".join(map(str, stage.shape))) for stage in encoder.header.stages
+        ]
+        if encoder.header
+        else [],
+    }
+
+
+def _picture(name: str, path: Path) -> Picture:
+    content = path.read_bytes()
+    with Image.open(path) as image:
+        width, height = image.size
+    caption, alt = _PICTURE_TEXTS.get(name, (f"Preview “{name}”.", f"Grid of images: {name}."))
+    source = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return Picture(source, width, height, caption, alt)
+
+
+def _leaks(leaks: Mapping[str, Any]) -> list[tuple[str, str]]:
+    unchecked = leaks["pretraining"] is None
+    return [
+        ("Test images compared", count(leaks["checked"])),
+        ("Also among the labelled training images", count(leaks["train"])),
+        (
+            "Also among the images of pretraining",
+            "not checked" if unchecked else count(leaks["pretraining"]),
+        ),
+        ("Repeats of an earlier test image", count(leaks["within_test"])),
+    ]
+
+
+def _identity(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str, str]]:
+    """What was trained and tested on, by content."""
+    environment = study.environment
+    facts = [("Seed of the study", str(environment["seed"]))]
+    for key, name in (("train", "Labelled images"), ("test", "Test images")):
+        split = environment["data"][key]
+        facts.append(
+            (
+                name,
+                f"{count(split['images'])} of {split['dataset'] or 'an unnamed set'}, "
+                f"fingerprint {split['fingerprint']}",
+            )
+        )
+    for encoder, known in zip(encoders, environment["encoders"], strict=True):
+        trained_on = known["trained_on"]
+        facts.append(
+            (
+                f"Encoder {encoder.path}",
+                f"pretraining seed {known['seed']}; SHA-256 {known['sha256']}; trained on "
+                f"{count(trained_on['images'])} images of "
+                f"{trained_on.get('dataset') or 'an unnamed set'}, fingerprint "
+                f"{trained_on['fingerprint']}",
+            )
+        )
+    return facts
+
+
+_VERSION_ROWS = (
+    ("underlayer", "Underlayer"),
+    ("git_commit", "Commit"),
+    ("python", "Python"),
+    ("torch", "PyTorch"),
+    ("accelerate", "Accelerate"),
+    ("platform", "Platform"),
+    ("device_name", "Device"),
+    ("ranks", "Ranks"),
+    ("threads", "Threads"),
+)
+
+
+def _versions(
+    study: StudyFiles, encoders: Sequence[Pretraining]
+) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Column headers and rows: the study's environment beside that of each pretraining run."""
+    columns = [("Study", study.environment)]
+    columns += [(str(e.path.parent), e.environment) for e in encoders if e.environment]
+    rows = [
+        (label, [str(found.get(key) or "not known") for _, found in columns])
+        for key, label in _VERSION_ROWS
+    ]
+    return [name for name, _ in columns], rows
+
+
+def _commands(study: StudyFiles, encoders: Sequence[Pretraining]) -> str:
+    """Command lines that run everything again under other names, from the resolved configs."""
+    again = []
+    for encoder in encoders:
+        if encoder.header:
+            folder = encoder.path.parent
+            config = folder / "config.yaml"
+            again.append(["python", "-m", "pretrain", str(config), f"name={folder.name}-again"])
+    folder = Path(study.config.runs_dir, study.config.name)
+    again.append(
+        [
+            "python",
+            "-m",
+            "downstream",
+            "curve",
+            str(folder / "config.yaml"),
+            f"name={study.config.name}-again",
+        ]
+    )
+    return "\n".join(shlex.join(command) for command in again)
+
+
+def _configs(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str, str, str]]:
+    """Id, heading and text of each resolved config."""
+    found = [("config-study", "Config of the study", study.config_text)]
+    for number, encoder in enumerate(encoders):
+        if encoder.header and encoder.header.config:
+            text = yaml.safe_dump(dict(encoder.header.config), sort_keys=False, allow_unicode=True)
+            heading = f"Config of the pretraining run {encoder.path.parent}"
+            found.append((f"config-encoder-{number}", heading, text))
+    return found
