@@ -29,7 +29,8 @@ class TrialScore:
     """Held-out scores of one trial over the parts that it was run on.
 
     Fields:
-        steps: where along the schedule the mean held-out negative log-likelihood was least.
+        steps: where along the schedule the trial would be stopped, by the one-standard-error rule.
+        nll, accuracy: held out, at these steps.
         parts: how often a part of the labels was held out.
     """
 
@@ -151,10 +152,15 @@ class _Bench:
     def _race(self, recipes: list[Recipe]) -> tuple[TrialScore, list[TrialScore]]:
         """Score all trials on one held-out part, the better half on the next, and so on.
 
+        Held-out labels are few and their accuracy is uncertain, so a trial is stopped before its
+        end, and one other than the first is chosen, only for a gain of more than one standard
+        error (Breiman et al., 1984): the first trial's whole schedule is the default, and it
+        stays in the race.
+
         Returns:
-            The best trial, and every trial's last score, best first.
+            The chosen trial, and every trial's last score, best first.
         """
-        parts, most = _held_out_parts(self.settings, len(self.labelled))
+        parts, allowed = _held_out_parts(self.settings, len(self.labelled))
         labels = self.inputs.train.labels.numpy()[self.labelled]
         part_of_row = stratified_folds(
             labels, parts, seed=derive_seed(self.seed, "trials", self.key.draw)
@@ -163,7 +169,7 @@ class _Bench:
         sums: dict[int, NDArray[np.float64]] = {}  # trial -> [evaluations, (nll, hits)]
         scores: dict[int, TrialScore] = {}
         seen = 0
-        for part in range(most):
+        for part in range(allowed):
             held_out = part_of_row == part
             seen += int(held_out.sum())
             for trial in running:
@@ -171,15 +177,20 @@ class _Bench:
                 steps = [step for step, _ in measured]
                 values = np.array([value for _, value in measured])
                 sums[trial] = sums[trial] + values if trial in sums else values
-                best = int(sums[trial][:, 0].argmin())
-                nll, hits = sums[trial][best]
-                scores[trial] = TrialScore(trial, steps[best], nll / seen, hits / seen, part + 1)
-            running = sorted(running, key=lambda trial: scores[trial].nll)
-            running = running[: math.ceil(len(running) / 2)]
-            if len(running) == 1:
+                stop = _as_good_as_best(sums[trial][::-1, 1] / seen, seen)
+                nll, hits = sums[trial][::-1][stop]
+                scores[trial] = TrialScore(
+                    trial, steps[::-1][stop], nll / seen, hits / seen, part + 1
+                )
+            ranked = sorted(running, key=lambda trial: (-scores[trial].accuracy, trial))
+            running = sorted({0, *ranked[: math.ceil(len(ranked) / 2)]})
+            if running == [0]:
                 break
-        tried = sorted(scores.values(), key=lambda score: (-score.parts, score.nll))
-        return tried[0], tried
+        most = max(score.parts for score in scores.values())
+        finalists = [scores[trial] for trial in sorted(scores) if scores[trial].parts == most]
+        chosen = _as_good_as_best(np.array([f.accuracy for f in finalists]), seen)
+        tried = sorted(scores.values(), key=lambda score: (-score.parts, -score.accuracy))
+        return finalists[chosen], tried
 
     def _measure(
         self, recipe: Recipe, held_out: NDArray[np.bool_], part: int
@@ -191,3 +202,14 @@ class _Bench:
             self.inputs.train, self.labelled[held_out], evaluations=self.settings.evaluations
         )
         return [(score.steps, (score.nll, score.hits)) for score in scored]
+
+
+def _as_good_as_best(accuracies: NDArray[np.float64], count: int) -> int:
+    """Return the first index whose accuracy is within one standard error of the best.
+
+    Args:
+        accuracies: in order of preference, each a fraction of the same `count` labels.
+    """
+    best = float(accuracies.max())
+    error = math.sqrt(best * (1 - best) / count)
+    return int(np.flatnonzero(accuracies >= best - error)[0])

@@ -91,10 +91,14 @@ def test_a_head_sees_the_labels_of_its_budget_and_no_others(study, arm):
 
 @pytest.mark.parametrize("arm", ["scratch", "finetuned"])
 def test_trials_are_compared_inside_the_labels(study, accelerator, arm):
-    """Of a hopeless recipe and a good one the good one is found, by the budget's labels alone."""
+    """Of three recipes the only good one is found, by the labels of the budget alone."""
     tuned = {
         "recipe": {"steps": 40, "lr": 1e-6, "weight_decay": 0.0, "batch_size": 32},
-        "trials": [{}, {"lr": 3e-3, "augment": {"shift": 0.05, "horizontal_flip": False}}],
+        "trials": [
+            {},
+            {"lr": 3e-3, "augment": {"shift": 0.05, "horizontal_flip": False}},
+            {"lr": 1e-7},
+        ],
         "validation_labels": 40,
         "evaluations": 4,
     }
@@ -108,13 +112,26 @@ def test_trials_are_compared_inside_the_labels(study, accelerator, arm):
     assert honest.accuracy > 0.5
     by_trial = {score["trial"]: score for score in honest.choices["trials"]}
     assert by_trial[1]["nll"] < by_trial[0]["nll"]
-    assert by_trial[0]["parts"] == 1  # out of the race after the first part
+    assert by_trial[2]["parts"] == 1  # out of the race after the first part
+    assert by_trial[0]["parts"] == by_trial[1]["parts"] > 1  # the default stays
 
     wrong = with_labels(inputs.train, everything_but(inputs.train.labels, rows))
     shuffled = with_labels(inputs.test, inputs.test.labels[torch.randperm(len(inputs.test))])
     blind = train_row(key, rows, replace(inputs, train=wrong, test=shuffled), config, accelerator)
     assert blind.choices == honest.choices
     assert blind.accuracy < 0.3
+
+
+def test_without_a_clear_winner_the_first_trial_runs_to_its_end(study, accelerator):
+    """Few held-out labels tell nearly equal recipes apart by luck alone."""
+    good = {"steps": 40, "lr": 3e-3, "augment": {"shift": 0.05, "horizontal_flip": False}}
+    tuned = {"recipe": good, "trials": [{}, {"lr": 2.9e-3}, {"dropout": 0.31}], "evaluations": 4}
+    config, inputs = opened(study(scratch=tuned, budgets=[60]))
+    row = train_row(
+        RowKey("scratch", 60, 0, 0), draw_rows(inputs, config)[0], inputs, config, accelerator
+    )
+    assert row.choices["recipe"]["trial"] == 0
+    assert row.choices["steps"] == 40
 
 
 def test_a_fixed_recipe_trains_on_all_its_labels(study, accelerator):
