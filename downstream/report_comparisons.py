@@ -28,7 +28,7 @@ from downstream.report_style import LIGHT, ArmStyle
 from downstream.report_svg import new_figure
 from downstream.statistics import Interval
 
-_PANEL_TICKS = 7
+_PANEL_TICKS, _PANEL_COLUMNS = 7, 3
 _BOUND_MARKERS: dict[Flag | None, str] = {"never_reached": ">", "below_start": "<"}
 
 
@@ -43,7 +43,7 @@ class Comparison:
 
 def differences_figure(comparisons: Sequence[Comparison], *, narrow: bool = False) -> Figure:
     """One panel for each comparison: paired difference in points at each budget, zero marked."""
-    columns = 1 if narrow else min(3, len(comparisons))
+    columns = 1 if narrow else _PANEL_COLUMNS
     lines = math.ceil(len(comparisons) / columns)
     panel_height = 158.0 if narrow else 240.0
     width, height = (NARROW if narrow else WIDE), lines * panel_height
@@ -69,7 +69,7 @@ def differences_figure(comparisons: Sequence[Comparison], *, narrow: bool = Fals
             fontweight="bold",
         )
         axes.set_ylim(low, high)
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value)))
         if not narrow and position + columns >= len(comparisons):
             axes.set_xlabel("labels")

@@ -49,12 +49,12 @@ def accuracy_figure(curves: Sequence[Curve], *, narrow: bool = False) -> Figure:
     axes = axes_with_margins(figure, left, right, bottom, top)
     breadth = math.log(budgets[-1] / budgets[0]) or 1.0
     spread = breadth * (0.06 if narrow else 0.05)
-    _label_axis(axes, budgets, margin=spread / 2 + 0.02 * breadth)
+    _label_axis(axes, budgets, margin=spread / 2 + (0.02 if len(budgets) > 1 else 0.5) * breadth)
     middle = (len(curves) - 1) / 2
     offsets = [math.exp(spread * (i - middle) / (2 * middle or 1)) for i in range(len(curves))]
     for curve, offset in zip(curves, offsets, strict=True):
         _draw_curve(axes, curve, offset)
-    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
     axes.set_ylabel("accuracy on test images (%)")
     if narrow:
         handles = [_handle(axes, curve.style) for curve in curves]

@@ -48,6 +48,7 @@ _CONTENTS = (
     ("checks", "Checks and notes"),
     ("provenance", "What was run"),
 )
+_TIMES = "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}"
 _SENTENCE_END = re.compile(r"(?<=\.) +(?=[A-Z])")
 _PICTURE_TEXTS = {
     "reconstructions": (
@@ -115,8 +116,6 @@ def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, An
         "headline": headline,
         "lead": " ".join(rest),
         "facts": _facts(study, encoders),
-        "unfinished": summary["rows"]["done"] < summary["rows"]["planned"],
-        "rows": summary["rows"],
         "budget_columns": [f"{count(budget)} labels" for budget in budgets],
         "curve": _themed(
             "curve",
@@ -221,7 +220,8 @@ def _facts(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str
         ("Pretraining runs", count(len(pretrained))),
     ]
     if seconds:
-        facts.append(("Pretraining took", duration(sum(seconds) / len(seconds))))
+        each = " each" if len(seconds) > 1 else ""
+        facts.append(("Pretraining took", duration(sum(seconds) / len(seconds)) + each))
     return facts
 
 
@@ -244,7 +244,7 @@ def _encoder(number: int, encoder: Pretraining) -> dict[str, Any]:
             + ".",
         ),
         "stages": [
-            (stage.name, " × ".join(map(str, stage.shape))) for stage in encoder.header.stages
+            (stage.name, _TIMES.join(map(str, stage.shape))) for stage in encoder.header.stages
         ]
         if encoder.header
         else [],

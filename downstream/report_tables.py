@@ -17,6 +17,7 @@ from downstream.statistics import Interval, Scores, paired_difference
 from training.console import format_seconds
 
 _NO_INTERVAL = "one draw: no interval"
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -160,10 +161,16 @@ def _cost_cells(cost: Mapping[str, Any]) -> list[Cell]:
         Cell("–" if seconds is None else duration(seconds)),
         Cell("–" if seconds is None or not rows else duration(seconds / rows)),
         Cell("–" if images is None else count(images)),
-        Cell("–" if flops is None else f"{flops / 1e12:,.3g} × 10¹²"),
+        Cell("–" if flops is None else _power_of_ten(flops)),
     ]
 
 
 def duration(seconds: float) -> str:
     """A duration as people say it, with a decimal below ten seconds."""
     return format_seconds(seconds) if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def _power_of_ten(number: float) -> str:
+    """Such as "1.3 × 10¹³"."""
+    digits, exponent = f"{number:.1e}".split("e")
+    return f"{digits} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
