@@ -6,7 +6,7 @@ Shapes: N images, R of them wanted, F features.
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def _pooled(encoder: Encoder, pixels: Tensor, config: FeaturesConfig) -> Tensor:
 def cached_features(
     folder: Path,
     identity: Mapping[str, Any],
-    encoder: Encoder,
+    make_encoder: Callable[[], Encoder],
     images: Tensor,
     rows: NDArray[np.int64],
     config: FeaturesConfig,
@@ -89,6 +89,7 @@ def cached_features(
         folder: the cache; a file in it appears only when it is whole.
         identity: fit for JSON; with the rows and the config it tells equal features: which
             encoder, which images.
+        make_encoder: called where there is no whole file yet.
         rows: ascending row numbers [R].
     Returns:
         A memory-mapped array.
@@ -102,7 +103,8 @@ def cached_features(
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{path.name}.{os.getpid()}"
         try:
-            _write_features(temporary, encoder.to(device), images, rows, config, device)
+            encoder = make_encoder().to(device)
+            _write_features(temporary, encoder, images, rows, config, device)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

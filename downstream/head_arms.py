@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from data.labels import stratified_folds
 from downstream.config import Arm, CurveConfig
-from downstream.features import cached_features, calibrate_batch_norm
+from downstream.features import cached_features, calibrate_batch_norm, feature_count
 from downstream.inputs import LabelledImages, StudyInputs
 from downstream.linear_head import HeadChoice, HeadConfig, choose_heads, fit_heads, standardize
 from downstream.metrics import classification_scores
@@ -25,7 +26,7 @@ from models.encoders import Encoder, build_encoder
 from training.randomness import derive_seed
 
 CALIBRATION_IMAGES = 2000
-_BYTES_AT_ONCE = 256 * 2**20
+_BYTES_AT_ONCE = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,11 @@ def fixed_features(
         return FixedFeatures(rows, _pixels(inputs.train, rows), _pixels(inputs.test, None))
     if arm == "frozen":
         pretrained = inputs.encoder_of_seed(seed)
-        encoder, name = pretrained.load(), pretrained.sha256
+        make_encoder, name = pretrained.load, pretrained.sha256
     else:
-        encoder = random_encoder(inputs, config, seed)
-        name = f"random {encoder.config.model_dump_json()} {encoder.input.model_dump_json()} "
+        header = inputs.encoders[0].header
+        make_encoder = partial(random_encoder, inputs, config, seed)
+        name = f"random {header.spec.model_dump_json()} {header.input.model_dump_json()} "
         name += f"seed {config.seed}/{seed} calibrated on {inputs.train.fingerprint}"
     parts = []
     for split, wanted in ((inputs.train, rows), (inputs.test, np.arange(len(inputs.test)))):
@@ -74,7 +76,7 @@ def fixed_features(
         folder = Path(config.runs_dir, ".cache", "features")
         parts.append(
             cached_features(
-                folder, identity, encoder, split.images, wanted, config.features, device
+                folder, identity, make_encoder, split.images, wanted, config.features, device
             )
         )
     return FixedFeatures(rows, *parts)
@@ -141,6 +143,15 @@ def head_rows(
             )
         )
     return rows
+
+
+def head_cost(budget: int, inputs: StudyInputs, config: CurveConfig) -> int:
+    """Return about what the heads of one draw cost, in units that compare budgets."""
+    shapes = {stage.name: stage.shape for stage in inputs.encoders[0].header.stages}
+    features = feature_count(shapes, config.features)
+    rotated = budget if 2 * budget <= features else features
+    held_out = math.ceil(min(config.head.validation_labels, budget) * config.head.folds / budget)
+    return budget * rotated * held_out
 
 
 def _fit_draws(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from downstream.config import CurveConfig
 from downstream.costs import forward_flops
-from downstream.head_arms import FixedFeatures, fixed_features, head_rows
+from downstream.head_arms import fixed_features, head_cost, head_rows
 from downstream.inputs import StudyInputs, open_inputs
 from downstream.leaks import check_leaks
 from downstream.plan import draw_rows, head_groups, planned_rows, trained_rows
@@ -134,32 +134,21 @@ class _Study:
             for group in head_groups(self.config, self.encoder_seeds)
             if not set(group) <= self.done
         ]
-        features: dict[tuple[str, int], FixedFeatures] = {}
-        began = time.perf_counter()
-        for group in groups:
+        wanted = np.unique(np.concatenate(self.draws))
+        device = self.accelerator.device
+        heads = sum(map(len, groups))
+        costs = [head_cost(group[0].budget, self.inputs, self.config) for group in groups]
+        progress = _Progress("linear heads", heads, sum(costs), first_after=heads // 3)
+        for group, cost in zip(groups, costs, strict=True):
             if stop.requested:
                 return
             arm, budget, _, seed = group[0]
-            if (arm, seed) not in features:
-                wanted = np.unique(np.concatenate(self.draws))
-                features[arm, seed] = fixed_features(
-                    arm, seed, self.inputs, self.config, wanted, self.accelerator.device
-                )
-            rows = head_rows(
-                arm,
-                budget,
-                seed,
-                [rows[:budget] for rows in self.draws],
-                features[arm, seed],
-                self.inputs,
-                self.config,
-                self.accelerator.device,
-            )
+            # Mapped anew for each group: a study has more features than may fit in memory.
+            features = fixed_features(arm, seed, self.inputs, self.config, wanted, device)
+            draws = [rows[:budget] for rows in self.draws]
+            rows = head_rows(arm, budget, seed, draws, features, self.inputs, self.config, device)
             self._append(rows)
-        if groups:
-            heads = sum(map(len, groups))
-            seconds = format_seconds(time.perf_counter() - began)
-            print(f"{heads} linear heads chosen, fitted and scored in {seconds}", flush=True)
+            progress.count(len(group), cost)
 
     # ------------------------------------------------------------ trained classifiers
 
@@ -176,10 +165,10 @@ class _Study:
             place, rows = str(self.accelerator.device), self._train_here(tasks, stop)
         print(f"training {len(keys)} classifiers on {place}", flush=True)
         steps = {key: expected_steps(key, self.config) for key in keys}
-        progress = _Progress(steps, first_after=2 * workers)
+        progress = _Progress("classifiers", len(keys), sum(steps.values()), first_after=2 * workers)
         for row in rows:
             self._append([row])
-            progress.count(row.key)
+            progress.count(1, steps[row.key])
 
     def _train_here(
         self, tasks: Sequence[tuple[RowKey, NDArray[np.int64]]], stop: StopRequest
@@ -198,28 +187,29 @@ def _cores() -> int:
 
 
 class _Progress:
-    """Says how far a list of rows is and how long it takes, from the optimizer steps done."""
+    """Says how far a list of fits is and how long it takes, from the cost of those done."""
 
-    def __init__(self, steps: dict[RowKey, int], *, first_after: int) -> None:
-        """Say nothing before `first_after` rows are done: the first ones wait for imports."""
-        self._steps = steps
-        self._first_after = first_after
-        self._total = sum(steps.values())
-        self._taken = self._rows = self._said = 0
+    def __init__(self, noun: str, count: int, cost: int, *, first_after: int) -> None:
+        """Say nothing before `first_after` fits are done: the first ones tell little.
+
+        Args:
+            noun: what is fitted, in the plural; count: how many; cost: of all, in any unit.
+        """
+        self._noun, self._all, self._cost, self._first_after = noun, count, cost, first_after
+        self._done = self._spent = 0
+        self._said = -1
         self._began = time.perf_counter()
 
-    def count(self, key: RowKey) -> None:
-        """Count one row; print a line after the first rows and then at every tenth."""
-        self._taken += self._steps[key]
-        self._rows += 1
-        tenth = self._taken * _PROGRESS_LINES // self._total
+    def count(self, fits: int, cost: int) -> None:
+        """Count some fits; print a line after the first and then at every tenth of the cost."""
+        self._done += fits
+        self._spent += cost
+        tenth = self._spent * _PROGRESS_LINES // self._cost
         elapsed = time.perf_counter() - self._began
-        place = f"{self._rows} of {len(self._steps)} classifiers"
-        if self._rows == len(self._steps):
+        place = f"{self._done} of {self._all} {self._noun}"
+        if self._done == self._all:
             print(f"{place} in {format_seconds(elapsed)}", flush=True)
-        elif self._rows == self._first_after or (
-            self._rows > self._first_after and tenth > self._said
-        ):
+        elif self._done >= self._first_after and tenth > self._said:
             self._said = tenth
-            left = elapsed / self._taken * (self._total - self._taken)
+            left = elapsed / self._spent * (self._cost - self._spent)
             print(f"{place}, about {format_seconds(left)} left", flush=True)
