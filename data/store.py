@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from data.dataset import DatasetInfo, read_dataset_info
@@ -65,6 +65,35 @@ class ResidentStore:
     def keys(self) -> list[str]:
         """The key of each sample."""
         return (self.folder / KEYS_FILE).read_text("utf-8").split("\n")[:-1]
+
+
+class ReadingConfig(BaseModel):
+    """How the images of shards are read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    on_bad: Literal["fatal", "skip"] = Field(
+        "fatal", description="what a sample that cannot be read does: end the run, or be left out"
+    )
+    max_bad_share: float = Field(
+        0.01, ge=0, le=1, description="largest share of bad samples that `skip` puts up with"
+    )
+    channels: int | None = Field(
+        None, ge=1, description="1 for grey, 3 for colour; null: as dataset.json says"
+    )
+    size: int | None = Field(
+        None, ge=1, description="side in pixels to scale and crop to; null: as dataset.json says"
+    )
+
+    def open(self, shards: str | Sequence[str]) -> ResidentStore:
+        """Open the store of `shards`; see `open_store`."""
+        return open_store(
+            shards,
+            on_bad=self.on_bad,
+            max_bad_share=self.max_bad_share,
+            channels=self.channels,
+            size=self.size,
+        )
 
 
 def open_store(

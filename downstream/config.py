@@ -4,6 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
+from data.store import ReadingConfig
 from downstream.features import FeaturesConfig
 from downstream.linear_head import HeadConfig
 from downstream.recipes import FitConfig, Recipe
@@ -14,10 +15,8 @@ HEAD_ARMS: tuple[Arm, ...] = ("raw_logistic", "random_frozen", "frozen")
 """Arms that fit a linear head on fixed features."""
 
 
-class StudyDataConfig(BaseModel):
+class StudyDataConfig(ReadingConfig):
     """Labelled images: what the labels are drawn from, and what is tested on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: str | tuple[str, ...] = Field(
         description="WebDataset tars: a path, a glob or braces such as train-{000000..000007}.tar"
@@ -27,18 +26,6 @@ class StudyDataConfig(BaseModel):
         None,
         description="what the encoder was pretrained on, for the leak check; not needed where that "
         "is `train`",
-    )
-    on_bad: Literal["fatal", "skip"] = Field(
-        "fatal", description="what a sample that cannot be read does: end the study, or be left out"
-    )
-    max_bad_share: float = Field(
-        0.01, ge=0, le=1, description="largest share of bad samples that `skip` puts up with"
-    )
-    channels: int | None = Field(
-        None, ge=1, description="1 for grey, 3 for colour; null: as dataset.json says"
-    )
-    size: int | None = Field(
-        None, ge=1, description="side in pixels to scale and crop to; null: as dataset.json says"
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data.labels import check_budget
-from data.store import ResidentStore, open_store
+from data.store import ResidentStore
 from downstream.config import CurveConfig, StudyDataConfig
 from models.artifact import ArtifactHeader, artifact_hash, load_encoder, read_artifact
 from models.encoders import Encoder, check_images
@@ -73,8 +73,8 @@ def open_inputs(config: CurveConfig) -> StudyInputs:
         DataError, ModelError, InputError: one line, naming the key or the file.
     """
     encoders = _open_encoders(config)
-    train_store = _open_split(config.data, config.data.train)
-    test_store = _open_split(config.data, config.data.test)
+    train_store = config.data.open(config.data.train)
+    test_store = config.data.open(config.data.test)
     for key, store in (("data.train", train_store), ("data.test", test_store)):
         for encoder in encoders:
             try:
@@ -124,7 +124,7 @@ def _open_pretraining(
 ) -> ResidentStore | None:
     if config.pretraining is None:
         return None
-    store = _open_split(config, config.pretraining)
+    store = config.open(config.pretraining)
     if store.fingerprint not in {encoder.header.trained_on.fingerprint for encoder in encoders}:
         raise InputError(
             f"data.pretraining: {config.pretraining} is not what {encoders[0].path} was trained on "
@@ -132,16 +132,6 @@ def _open_pretraining(
             "that run, or null"
         )
     return store
-
-
-def _open_split(config: StudyDataConfig, shards: str | tuple[str, ...]) -> ResidentStore:
-    return open_store(
-        shards,
-        on_bad=config.on_bad,
-        max_bad_share=config.max_bad_share,
-        channels=config.channels,
-        size=config.size,
-    )
 
 
 def _labelled(split: str, store: ResidentStore) -> LabelledImages:

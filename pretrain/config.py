@@ -1,9 +1,8 @@
 """The config of stage one: its table of contents."""
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from data.store import ReadingConfig
 from models.decoders import DecoderConfig, MirrorDecoderConfig
 from models.encoders import ConvEncoderConfig, EncoderConfig
 from pretrain.autoencoder import AutoencoderConfig
@@ -16,25 +15,11 @@ from training.schedules import CosineSchedule, ScheduleConfig
 ObjectiveConfig = AutoencoderConfig
 
 
-class DataConfig(BaseModel):
+class DataConfig(ReadingConfig):
     """Which images to learn from; labels in the shards are not read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     shards: str | tuple[str, ...] = Field(
         description="WebDataset tars: a path, a glob or braces such as train-{000000..000007}.tar"
-    )
-    on_bad: Literal["fatal", "skip"] = Field(
-        "fatal", description="what a sample that cannot be read does: end the run, or be left out"
-    )
-    max_bad_share: float = Field(
-        0.01, ge=0, le=1, description="largest share of bad samples that `skip` puts up with"
-    )
-    channels: int | None = Field(
-        None, ge=1, description="1 for grey, 3 for colour; null: as dataset.json says"
-    )
-    size: int | None = Field(
-        None, ge=1, description="side in pixels to scale and crop to; null: as dataset.json says"
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data.batches import Batches
-from data.store import ResidentStore, open_store
+from data.store import ResidentStore
 from models.artifact import save_encoder
 from models.decoders import build_decoder
 from models.encoders import InputContract, build_encoder
@@ -58,14 +58,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
     directory = RunDirectory.open(
         folder, config, accelerator, resume=resume, overwrite=overwrite, exports=[ARTIFACT]
     )
-    data = config.data
-    store = open_store(
-        data.shards,
-        on_bad=data.on_bad,
-        max_bad_share=data.max_bad_share,
-        channels=data.channels,
-        size=data.size,
-    )
+    store = config.data.open(config.data.shards)
     batches = Batches(
         store.images,
         batch_size=config.batch_size,
