@@ -13,7 +13,7 @@ from downstream.leaks import Leaks
 from downstream.notes import arm_notes, study_notes
 from downstream.plan import planned_rows
 from downstream.results import Row, read_rows
-from downstream.statistics import Interval, Scores, mean_interval, paired_difference
+from downstream.statistics import Scores, mean_interval, paired_difference
 from downstream.verdict import Comparison, verdict
 from models.artifact import read_artifact
 from training.config import load_config
@@ -61,7 +61,7 @@ def _summary(
         for arm in scores
     }
     comparisons = [
-        _compare(arm, control, scores, means)
+        compare(arm, control, scores)
         for arm, control in COMPARED
         if arm in scores and control in scores
     ]
@@ -95,7 +95,7 @@ def _summary(
         "crossings": [
             {"arm": c.arm, "control": c.control, "labels": at}
             for c in comparisons
-            for at in crossings(_curve(means[c.arm]), _curve(means[c.control]))
+            for at in c.crossings
         ],
         "costs": {
             "pretraining": [
@@ -124,23 +124,27 @@ def scores_by_arm(rows: Sequence[Row]) -> dict[Arm, ScoresByBudget]:
     return found
 
 
-def _compare(
-    arm: Arm,
-    control: Arm,
-    scores: Mapping[Arm, Mapping[int, Scores]],
-    means: Mapping[Arm, Mapping[int, Interval]],
-) -> Comparison:
-    differences = {}
-    for budget in sorted(scores[arm].keys() & scores[control].keys()):
-        found = paired_difference(scores[arm][budget], scores[control][budget])
-        if found is not None:
-            differences[budget] = found
-    saved = labels_saved(_curve(means[arm]), _curve(means[control]))
-    return Comparison(arm, control, differences, {found.budget: found for found in saved})
+def compare(arm: Arm, control: Arm, scores: Mapping[Arm, Mapping[int, Scores]]) -> Comparison:
+    """Compare two arms, at each budget over the draws that both were run on."""
+    differences, curve, control_curve = {}, {}, {}
+    for budget in sorted(scores[arm].keys() | scores[control].keys()):
+        ours, theirs = scores[arm].get(budget, {}), scores[control].get(budget, {})
+        difference = paired_difference(ours, theirs)
+        if difference is not None:
+            differences[budget] = difference
+        if ours:
+            curve[budget] = _mean(ours, shared_with=theirs)
+        if theirs:
+            control_curve[budget] = _mean(theirs, shared_with=ours)
+    saved = {found.budget: found for found in labels_saved(curve, control_curve)}
+    return Comparison(arm, control, differences, saved, crossings(curve, control_curve))
 
 
-def _curve(means: Mapping[int, Interval]) -> dict[int, float]:
-    return {budget: found.mean for budget, found in means.items()}
+def _mean(table: Scores, *, shared_with: Scores) -> float:
+    """Mean over the draws that another arm has too; over all where it shares none."""
+    draws = {draw for draw, _ in shared_with}
+    shared = {key: score for key, score in table.items() if key[0] in draws}
+    return mean_interval(shared or table).mean
 
 
 def write_summary(folder: Path) -> dict[str, Any]:

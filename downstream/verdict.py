@@ -20,12 +20,16 @@ _CONTROL: dict[Arm, str] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against a control: paired differences and labels saved, each by budget."""
+    """An arm against a control: paired differences and labels saved, each by budget.
+
+    `crossings` are numbers of labels at which their mean curves cross.
+    """
 
     arm: Arm
     control: Arm
     differences: Mapping[int, Interval]
     saved: Mapping[int, LabelsSaved]
+    crossings: Sequence[float] = ()
 
 
 def verdict(comparisons: Sequence[Comparison], means: Mapping[Arm, Mapping[int, Interval]]) -> str:

@@ -1,6 +1,7 @@
 """Mistakes end with exit status 2 and one line that says what was found and what would do."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,23 @@ def test_a_folder_with_another_study(study, capsys, tmp_path):
     rows = (tmp_path / "runs/study/results.jsonl").read_text().splitlines()
     assert len(rows) == 2
     assert json.loads(rows[0])["choices"]["steps"] <= 41
+
+
+def test_no_space_left_keeps_what_is_written(study, capsys, tmp_path):
+    config = study(arms=["raw_logistic", "frozen"])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # features need more
+    try:
+        line = refuse(capsys, "curve", config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "no space left" in line
+    cache = tmp_path / "runs" / ".cache" / "features"
+    assert list(cache.iterdir()) == []
+    kept = (tmp_path / "runs/study/results.jsonl").read_text()
+    assert kept.count('"raw_logistic"') == 2
+    assert main(["curve", str(config)]) == 0
+    assert (tmp_path / "runs/study/results.jsonl").read_text().startswith(kept)
 
 
 def test_a_report_of_no_study(capsys, tmp_path):

@@ -7,10 +7,10 @@ import torch
 
 from downstream.config import CurveConfig
 from downstream.inputs import open_inputs
-from downstream.labels_saved import labels_saved
 from downstream.leaks import check_leaks
 from downstream.results import ResultsFile, Row, read_rows
 from downstream.statistics import mean_interval, paired_difference
+from downstream.summary import compare
 from downstream.verdict import Comparison, verdict
 from training.config import load_config
 
@@ -30,21 +30,8 @@ def curves(**accuracies: dict[int, float]) -> tuple[list[Comparison], dict]:
         arm: {b: mean_interval(table) for b, table in by_budget.items()}
         for arm, by_budget in scores.items()
     }
-    comparisons = []
-    for arm, control in (
-        ("finetuned", "scratch"),
-        ("frozen", "scratch"),
-        ("frozen", "random_frozen"),
-    ):
-        if arm in scores and control in scores:
-            differences = {
-                b: paired_difference(scores[arm][b], scores[control][b]) for b in scores[arm]
-            }
-            saved = labels_saved(
-                {b: i.mean for b, i in means[arm].items()},
-                {b: i.mean for b, i in means[control].items()},
-            )
-            comparisons.append(Comparison(arm, control, differences, {s.budget: s for s in saved}))
+    pairs = [("finetuned", "scratch"), ("frozen", "scratch"), ("frozen", "random_frozen")]
+    comparisons = [compare(a, c, scores) for a, c in pairs if a in scores and c in scores]
     return comparisons, means
 
 
@@ -88,6 +75,20 @@ def test_the_frozen_encoder_is_compared_with_both_controls():
     assert "Against the same head on a random encoder, a linear head" in text
     assert "measurably better with 100 labels and level with 500" in text
     assert "measurably better with 100 labels and measurably worse with 500." in text
+
+
+def test_curves_are_compared_over_the_draws_that_both_have():
+    """An easy third draw of the control alone moves neither differences nor labels saved."""
+    arm = {10: {(0, 0): 0.6, (1, 0): 0.5}, 100: {(0, 0): 0.8, (1, 0): 0.7}}
+    control = {
+        10: {(0, 0): 0.4, (1, 1): 0.3, (2, 2): 0.9},
+        100: {(0, 0): 0.6, (1, 1): 0.5, (2, 2): 0.9},
+    }
+    found = compare("finetuned", "scratch", {"finetuned": arm, "scratch": control})
+    assert {b: round(d.mean, 6) for b, d in found.differences.items()} == {10: 0.2, 100: 0.2}
+    assert found.saved[10].labels_needed == pytest.approx(100)
+    assert found.saved[100].flag == "never_reached"
+    assert found.crossings == []
 
 
 def test_one_draw_is_not_taken_for_certainty():
