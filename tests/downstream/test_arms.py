@@ -116,10 +116,30 @@ def test_trials_are_compared_inside_the_labels(study, accelerator, arm):
     assert by_trial[0]["parts"] == by_trial[1]["parts"] > 1  # the default stays
 
     wrong = with_labels(inputs.train, everything_but(inputs.train.labels, rows))
+    blind = train_row(key, rows, replace(inputs, train=wrong), config, accelerator)
+    assert comparable(blind) == comparable(honest)
     shuffled = with_labels(inputs.test, inputs.test.labels[torch.randperm(len(inputs.test))])
-    blind = train_row(key, rows, replace(inputs, train=wrong, test=shuffled), config, accelerator)
-    assert blind.choices == honest.choices
-    assert blind.accuracy < 0.3
+    elsewhere = train_row(key, rows, replace(inputs, test=shuffled), config, accelerator)
+    assert elsewhere.choices == honest.choices
+    assert elsewhere.accuracy < 0.3
+
+
+def test_held_out_labels_are_not_learned_from(study, accelerator):
+    """Labels that mean nothing can be learned by heart, but not foretold."""
+    recipe = {"steps": 150, "augment": {"shift": 0.0, "horizontal_flip": False}, "dropout": 0.0}
+    tuned = {"recipe": recipe, "trials": [{}, {"lr": 2e-3}], "validation_labels": 60}
+    config, inputs = opened(study(scratch=tuned, budgets=[60]))
+    rows = draw_rows(inputs, config)[0]
+    labels = inputs.train.labels.clone()
+    labels[torch.from_numpy(rows)] = labels[
+        torch.from_numpy(np.random.default_rng(0).permutation(rows))
+    ]
+    inputs = replace(inputs, train=with_labels(inputs.train, labels))
+    row = train_row(RowKey("scratch", 60, 0, 0), rows, inputs, config, accelerator)
+    assert row.choices["cv_accuracy"] < 0.4
+    features = fixed_features("raw_logistic", 0, inputs, config, np.sort(rows), CPU)
+    [head] = head_rows("raw_logistic", 60, 0, [rows], features, inputs, config, CPU)
+    assert head.choices["cv_accuracy"] < 0.4
 
 
 def test_without_a_clear_winner_the_first_trial_runs_to_its_end(study, accelerator):
