@@ -13,7 +13,7 @@ from models.artifact import ArtifactHeader
 from models.encoders import Encoder
 
 # A backward pass takes about twice the operations of a forward pass.
-_TRAINING_PASSES = 3
+TRAINING_PASSES = 3
 
 
 def forward_flops(header: ArtifactHeader) -> int:
@@ -41,7 +41,7 @@ def arm_costs(rows: Iterable[Row], flops_per_image: int) -> dict[str, dict[str, 
         cost["seconds"] += row.seconds
         if "images" in row.choices:
             cost["images"] = cost.get("images", 0) + row.choices["images"]
-            cost["flops"] = _TRAINING_PASSES * flops_per_image * cost["images"]
+            cost["flops"] = TRAINING_PASSES * flops_per_image * cost["images"]
     return costs
 
 

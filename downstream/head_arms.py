@@ -21,7 +21,7 @@ from downstream.features import cached_features, calibrate_batch_norm, feature_c
 from downstream.inputs import LabelledImages, StudyInputs
 from downstream.linear_head import HeadChoice, HeadConfig, choose_heads, fit_heads, standardize
 from downstream.metrics import classification_scores
-from downstream.results import Row
+from downstream.results import Row, RowKey
 from models.encoders import Encoder, build_encoder
 from training.randomness import derive_seed
 
@@ -145,13 +145,17 @@ def head_rows(
     return rows
 
 
-def head_cost(budget: int, inputs: StudyInputs, config: CurveConfig) -> int:
-    """Return about what the heads of one draw cost, in units that compare budgets."""
+def head_flops(key: RowKey, inputs: StudyInputs, config: CurveConfig) -> int:
+    """Return about how many floating-point operations choosing and fitting one head takes."""
+    head = config.head
     shapes = {stage.name: stage.shape for stage in inputs.encoders[0].header.stages}
     features = feature_count(shapes, config.features)
-    rotated = budget if 2 * budget <= features else features
-    held_out = math.ceil(min(config.head.validation_labels, budget) * config.head.folds / budget)
-    return budget * rotated * held_out
+    if key.arm == "raw_logistic":
+        features = inputs.train.images[0].numel()
+    rotated = key.budget if 2 * key.budget <= features else features
+    held_out = min(head.folds, math.ceil(head.validation_labels * head.folds / key.budget))
+    heads = held_out * len(head.strengths) + 1
+    return 4 * head.steps * heads * inputs.classes * key.budget * rotated
 
 
 def _fit_draws(

@@ -10,6 +10,9 @@ from downstream.config import HEAD_ARMS, Arm, CurveConfig
 from downstream.inputs import StudyInputs
 from downstream.results import RowKey
 
+Group = tuple[RowKey, ...]
+"""Rows that are computed together: heads of one arm, budget and seed, or a single classifier."""
+
 
 def draw_rows(inputs: StudyInputs, config: CurveConfig) -> list[NDArray[np.int64]]:
     """Return for each draw the training rows of the largest budget; smaller ones are its start."""
@@ -37,31 +40,31 @@ def arm_seeds(arm: Arm, draw: int, encoder_seeds: Sequence[int]) -> list[int]:
             return [0]
 
 
-def head_groups(config: CurveConfig, encoder_seeds: Sequence[int]) -> list[list[RowKey]]:
-    """Return the rows of the head arms, those that are computed together in one list."""
-    return [
-        [RowKey(arm, budget, draw, seed) for draw in range(config.draws)]
+def row_groups(config: CurveConfig, encoder_seeds: Sequence[int]) -> list[Group]:
+    """Return every row of a study in the order of work, those computed together in one group.
+
+    Heads come first, small budgets before large ones: all draws of a budget at once. Then come
+    the classifiers, a whole curve per draw, so that a study cut short has whole curves.
+    """
+    heads: list[Group] = [
+        tuple(RowKey(arm, budget, draw, seed) for draw in range(config.draws))
         for budget in config.budgets
         for arm in HEAD_ARMS
         if arm in config.arms
         for seed in arm_seeds(arm, 0, encoder_seeds)
     ]
-
-
-def trained_rows(config: CurveConfig, encoder_seeds: Sequence[int]) -> list[RowKey]:
-    """Return the rows of the arms that train an encoder: a whole curve per draw, then the next."""
-    arms: tuple[Arm, ...] = ("scratch", "finetuned")
-    return [
-        RowKey(arm, budget, draw, seed)
+    trained: tuple[Arm, ...] = ("scratch", "finetuned")
+    classifiers: list[Group] = [
+        (RowKey(arm, budget, draw, seed),)
         for draw in range(config.draws)
         for budget in config.budgets
-        for arm in arms
+        for arm in trained
         if arm in config.arms and draw < config.draws_for(arm, budget)
         for seed in arm_seeds(arm, draw, encoder_seeds)
     ]
+    return heads + classifiers
 
 
 def planned_rows(config: CurveConfig, encoder_seeds: Sequence[int]) -> list[RowKey]:
     """Return every row of a study."""
-    heads = [key for group in head_groups(config, encoder_seeds) for key in group]
-    return heads + trained_rows(config, encoder_seeds)
+    return [key for group in row_groups(config, encoder_seeds) for key in group]

@@ -71,17 +71,17 @@ def train_row(
     )
 
 
-def expected_steps(key: RowKey, config: CurveConfig) -> int:
-    """Return about how many optimizer steps one row takes, those of its trials included."""
+def expected_images(key: RowKey, config: CurveConfig) -> int:
+    """Return about how many images one row trains on, repeats and trials included."""
     settings = _settings(key, config)
-    steps = [r.steps_for(key.budget) + r.head_steps for r in settings.recipes()]
-    running = len(steps)
+    images = [r.batch_size * (r.steps_for(key.budget) + r.head_steps) for r in settings.recipes()]
+    running = len(images)
     fits = 1
     for _ in range(_held_out_parts(settings, key.budget)[1]):
         if running > 1:
             fits += running
             running = math.ceil(running / 2)
-    return fits * sum(steps) // len(steps)
+    return fits * sum(images) // len(images)
 
 
 def _settings(key: RowKey, config: CurveConfig) -> FitConfig:

@@ -1,7 +1,7 @@
-"""Processes that train classifiers side by side, one thread each.
+"""Processes that compute rows side by side, one thread each.
 
-Small networks on small batches gain little from a second thread; a second process doubles the
-work done.
+Small networks, small batches and small heads gain little from a second thread, which has to wait
+for the first some thousand times a second; a second process doubles the work done.
 """
 
 from __future__ import annotations
@@ -13,51 +13,51 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-import numpy as np
-from numpy.typing import NDArray
-
 from data.errors import DataError
 from downstream.config import CurveConfig
-from downstream.results import Row, RowKey
+from downstream.plan import Group
+from downstream.results import Row
 from models.errors import ModelError
 from training.errors import InputError
 
-Task = tuple[RowKey, NDArray[np.int64]]
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
-def train_in_processes(
-    tasks: Sequence[Task], config: CurveConfig, count: int, stop_requested: Callable[[], bool]
-) -> Iterator[Row]:
-    """Yield the rows of some tasks as they are done, in no certain order.
+def compute_in_processes(
+    groups: Sequence[Group], config: CurveConfig, count: int, stop_requested: Callable[[], bool]
+) -> Iterator[tuple[Group, list[Row]]]:
+    """Yield groups with their rows as they are done, in no certain order.
 
-    Ends early, without the rows in progress, once a stop is requested.
+    Ends early, without the groups in progress, once a stop is requested.
 
     Raises:
-        InputError, DataError, ModelError: as raised in a worker.
+        InputError, DataError, ModelError, OSError: as raised in a worker.
         RuntimeError: a worker died; its own message is on stderr.
     """
     spawn = multiprocessing.get_context("spawn")
-    waiting = deque(tasks)
+    waiting = deque(groups)
     workers: dict[Connection, SpawnProcess] = {}
+    at_work: dict[Connection, Group] = {}
     try:
-        for _ in range(min(count, len(tasks))):
+        for _ in range(min(count, len(groups))):
             ours, theirs = spawn.Pipe()
             worker = spawn.Process(target=_work, args=(theirs, config), daemon=True)
             worker.start()
             theirs.close()
             workers[ours] = worker
-            ours.send(waiting.popleft())
+            at_work[ours] = waiting.popleft()
+            ours.send(at_work[ours])
         while workers and not stop_requested():
             for connection in wait(list(workers), timeout=_SECONDS_BETWEEN_LOOKS):
                 assert isinstance(connection, Connection)
-                row = _receive(connection, workers[connection])
+                done, rows = at_work[connection], _receive(connection, workers[connection])
                 if waiting:
-                    connection.send(waiting.popleft())
+                    at_work[connection] = waiting.popleft()
+                    connection.send(at_work[connection])
                 else:
-                    connection.close()  # the worker reads the end of its tasks, and ends
+                    connection.close()  # the worker reads the end of its groups, and ends
                     workers.pop(connection).join()
-                yield row
+                yield done, rows
     finally:
         for worker in workers.values():
             worker.terminate()
@@ -65,7 +65,7 @@ def train_in_processes(
             worker.join()
 
 
-def _receive(connection: Connection, worker: SpawnProcess) -> Row:
+def _receive(connection: Connection, worker: SpawnProcess) -> list[Row]:
     try:
         answer = connection.recv()
     except EOFError:
@@ -73,28 +73,26 @@ def _receive(connection: Connection, worker: SpawnProcess) -> Row:
         raise RuntimeError(f"a worker process ended with exit code {worker.exitcode}") from None
     if isinstance(answer, Exception):
         raise answer
-    assert isinstance(answer, Row)
+    assert isinstance(answer, list)
     return answer
 
 
 def _work(connection: Connection, config: CurveConfig) -> None:
-    """Train one row after another until the other end closes."""
+    """Compute one group after another until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends us
     import torch
 
     from downstream.finetune import COMPUTE
     from downstream.inputs import open_inputs
-    from downstream.trained_arms import train_row
+    from downstream.workbench import Workbench
     from training.compute import make_accelerator
 
     torch.set_num_threads(1)
     try:
-        inputs = open_inputs(config)
-        accelerator = make_accelerator(COMPUTE, cpu=True)
+        bench = Workbench(open_inputs(config), config, make_accelerator(COMPUTE, cpu=True))
         while True:
-            key, rows = connection.recv()
-            connection.send(train_row(key, rows, inputs, config, accelerator))
-    except EOFError:
-        return
-    except (InputError, DataError, ModelError) as error:
+            connection.send(bench.compute(connection.recv()))
+    except (EOFError, ConnectionError):
+        return  # no more groups, or nobody waits for their rows
+    except (InputError, DataError, ModelError, OSError) as error:
         connection.send(error)
