@@ -86,10 +86,11 @@ def decode(sample: dict[str, bytes]) -> Tensor:
 def peer_batches(shards: list[Path], batch_size: int, workers: int) -> Iterator[Tensor]:
     """Yield uint8 batches [B, C, H, W] without end from webdataset and a DataLoader."""
     dataset = (
-        wds.WebDataset([str(s) for s in shards], shardshuffle=len(shards), seed=0, repeat=True)
+        wds.WebDataset([str(s) for s in shards], shardshuffle=len(shards), seed=0)
         .shuffle(2000)
         .map(decode)
         .batched(batch_size, partial=False, collation_fn=torch.stack)
+        .repeat()  # the pipeline starts over by itself; a new DataLoader would cost the peer time
     )
     return iter(wds.WebLoader(dataset, batch_size=None, num_workers=min(workers, len(shards))))
 
