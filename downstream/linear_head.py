@@ -122,7 +122,9 @@ def standardize(raw: Tensor, *, floor: float) -> tuple[Tensor, Standardizer]:
 
 
 class _Heads:
-    """Heads on D sets of rows, stepped together. Columns are class by class, heads within.
+    """Heads on D sets of rows, stepped together.
+
+    Heads and classes come before rows and features: the matrix products are fastest so.
 
     Args:
         rows: [D, N, P].
@@ -143,23 +145,23 @@ class _Heads:
         D, N, P = rows.shape
         H = strengths.shape[1]
         self.rows, self.config = rows, config
-        self.shape = (D, N, classes, H)
+        self.shape = (D, classes, H, N)
         count = trained.sum(dim=2)
         # A head's loss is a mean over its own rows.
-        self._share = (trained / count[:, :, None]).to(rows.dtype).transpose(1, 2)[:, :, None]
-        one_hot = F.one_hot(labels, classes)[..., None]
-        self._target = one_hot * self._share  # [D, N, C, H]
-        self._decay = (strengths / count).repeat(1, classes)[:, None, :]
-        self.weight = nn.Parameter(rows.new_zeros(D, P, classes * H))
-        self.bias = nn.Parameter(rows.new_zeros(D, 1, classes * H))
+        self._share = (trained / count[:, :, None]).to(rows.dtype)[:, None]
+        one_hot = F.one_hot(labels, classes).transpose(1, 2)[:, :, None]
+        self._target = one_hot * self._share  # [D, C, H, N]
+        self._decay = (strengths / count).repeat(1, classes)[:, :, None]
+        self.weight = nn.Parameter(rows.new_zeros(D, classes * H, P))
+        self.bias = nn.Parameter(rows.new_zeros(D, classes * H, 1))
         self._optimizer = torch.optim.Adam(
             [self.weight, self.bias], lr=config.lr, eps=_EPSILON, fused=True
         )
         self._taken = 0
 
     def logits(self) -> Tensor:
-        """[D, N, C, H] at the present weights."""
-        return torch.baddbmm(self.bias, self.rows, self.weight).view(self.shape)
+        """[D, C, H, N] at the present weights."""
+        return torch.baddbmm(self.bias, self.weight, self.rows.transpose(1, 2)).view(self.shape)
 
     def step_to(self, steps: int) -> None:
         """Take Adam steps until `steps` have been taken in all."""
@@ -167,13 +169,13 @@ class _Heads:
             self._step()
 
     def _step(self) -> None:
-        D, N, C, H = self.shape
+        D, C, H, N = self.shape
         # Clipping keeps exp finite; subtracting each row's largest logit would take longer.
         error = self.logits().clamp_(-_LARGEST_LOGIT, _LARGEST_LOGIT).exp_()
-        error.mul_(self._share / error.sum(dim=2, keepdim=True)).sub_(self._target)
-        slopes = error.view(D, N, C * H)
-        self.weight.grad = self.rows.transpose(1, 2).bmm(slopes).addcmul_(self.weight, self._decay)
-        self.bias.grad = slopes.sum(dim=1, keepdim=True)
+        error.mul_(self._share / error.sum(dim=1, keepdim=True)).sub_(self._target)
+        slopes = error.view(D, C * H, N)
+        self.weight.grad = slopes.bmm(self.rows).addcmul_(self.weight, self._decay)
+        self.bias.grad = slopes.sum(dim=2, keepdim=True)
         factor = multiplier(_SCHEDULE, self._taken, self.config.steps)
         self._optimizer.param_groups[0]["lr"] = self.config.lr * factor
         self._optimizer.step()
@@ -204,19 +206,19 @@ def choose_heads(
         classes,
         config,
     )
-    scored = held_out.to(rows.dtype).transpose(1, 2)[:, :, None]  # [D, N, 1, K]
-    count = scored.sum(dim=(1, 3))  # [D, 1]
-    truth = labels[:, :, None]
+    scored = held_out.to(rows.dtype)[:, None]  # [D, 1, K, N]
+    count = scored.sum(dim=(2, 3))  # [D, 1]
+    truth = labels[:, None]
     nll, accuracy = [], []
     stops = config.stops()
     for stop in stops:
         heads.step_to(stop)
         logits = heads.logits()
-        true_logits = logits.gather(2, truth[..., None].expand(D, N, 1, S * K)).squeeze(2)
-        losses = logits.logsumexp(dim=2) - true_logits  # [D, N, H]
-        hits = logits.argmax(dim=2) == truth
-        nll.append((losses.view(D, N, S, K) * scored).sum(dim=(1, 3)) / count)
-        accuracy.append((hits.view(D, N, S, K) * scored).sum(dim=(1, 3)) / count)
+        true_logits = logits.gather(1, truth[:, None].expand(D, 1, S * K, N)).squeeze(1)
+        losses = logits.logsumexp(dim=1) - true_logits  # [D, H, N]
+        hits = logits.argmax(dim=1) == truth
+        nll.append((losses.view(D, S, K, N) * scored).sum(dim=(2, 3)) / count)
+        accuracy.append((hits.view(D, S, K, N) * scored).sum(dim=(2, 3)) / count)
     all_nll = torch.stack(nll, dim=1).view(D, -1)  # stop by stop, strengths within
     all_accuracy = torch.stack(accuracy, dim=1).view(D, -1)
     choices = []
@@ -256,5 +258,8 @@ def fit_heads(
         heads.step_to(stop)
         for problem, choice in enumerate(choices):
             if choice.steps == stop:
-                fitted[problem] = (heads.weight[problem].clone(), heads.bias[problem, 0].clone())
+                fitted[problem] = (
+                    heads.weight[problem].T.clone(),
+                    heads.bias[problem, :, 0].clone(),
+                )
     return [fitted[problem] for problem in range(D)]
