@@ -1,7 +1,9 @@
 """The plug-in of stage one: what a pretraining method must be."""
 
+from collections.abc import Mapping
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.encoders import Encoder
 from training.trainable import Trainable
@@ -15,6 +17,11 @@ class Objective(Trainable):
     """
 
     encoder: Encoder
+
+    def stages(self) -> Mapping[str, nn.Module]:
+        """Return the encoder's stages, then the other networks."""
+        others = {name: child for name, child in self.named_children() if name != "encoder"}
+        return {f"encoder.{name}": block for name, block in self.encoder.blocks.items()} | others
 
 
 def to_float(images: Tensor) -> Tensor:

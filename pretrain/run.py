@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -24,6 +25,10 @@ from training.loop import Trainer
 from training.randomness import derive_seed
 from training.run import RunResult, run_training
 from training.run_directory import RunDirectory
+from training.schedules import ScheduleConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 ARTIFACT = "encoder.safetensors"
 _STATISTICS_IMAGES = 10_000
@@ -59,22 +64,9 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         folder, config, accelerator, resume=resume, overwrite=overwrite, exports=[ARTIFACT]
     )
     store = config.data.open(config.data.shards)
-    batches = Batches(
-        store.images,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        device=accelerator.device,
-    )
-    objective = build_objective(config, input_contract(store.images))
-    trainer = Trainer(
-        objective,
-        batches,
-        total_steps=config.steps or batches.steps(config.epochs or 0),
-        schedule=config.schedule,
-        compute=config.compute,
-        seed=config.seed,
-        accelerator=accelerator,
-    )
+    trainer = make_trainer(config, store, accelerator)
+    objective = trainer.trainable
+    assert isinstance(objective, Objective)
 
     def export(step: int) -> None:
         save_encoder(
@@ -99,6 +91,36 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         print(_what_next(path, overrides, config, store, result))
     accelerator.end_training()  # leaves the process group, where there is one
     return result
+
+
+def make_trainer(
+    config: PretrainConfig,
+    store: ResidentStore,
+    accelerator: Accelerator,
+    *,
+    total_steps: int | None = None,
+    schedule: ScheduleConfig | None = None,
+) -> Trainer:
+    """Return the trainer of a fresh run on the images of `store`.
+
+    Args:
+        total_steps: in place of the config's length.
+        schedule: in place of the config's schedule.
+    Raises:
+        InputError, ModelError: the config does not fit the images or the machine; one line.
+    """
+    batches = Batches(
+        store.images, batch_size=config.batch_size, seed=config.seed, device=accelerator.device
+    )
+    return Trainer(
+        build_objective(config, input_contract(store.images)),
+        batches,
+        total_steps=total_steps or config.steps or batches.steps(config.epochs or 0),
+        schedule=schedule or config.schedule,
+        compute=config.compute,
+        seed=config.seed,
+        accelerator=accelerator,
+    )
 
 
 def build_objective(config: PretrainConfig, contract: InputContract) -> Objective:

@@ -62,6 +62,10 @@ class Trainable(nn.Module, ABC):
         """Return the modules to compile, each called as a module: the direct children."""
         return list(self.children())
 
+    def stages(self) -> Mapping[str, nn.Module]:
+        """Return the parts whose health is logged, by name: the direct children, lowest first."""
+        return dict(self.named_children())
+
     def bind_phases(self) -> list[Phase]:
         """Ask for the phases, check them, and remember them for `forward`.
 
