@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.encoders import ConvEncoderConfig, DenseEncoderConfig, Encoder, conv_layers
-from models.initialization import initialize
-from models.layers import layer_group
+from models.errors import ModelError
+from models.initialization import Lsuv, initialize
+from models.layers import layer_group, shifts
+from models.lsuv import batch_statistics, lsuv_
 
 Upsampling = Literal["transposed", "nearest"]
 
@@ -103,7 +105,7 @@ def _conv_decoder(
         channels, *small = shapes[stage]
         out_channels, *large = shapes[stage - 1]
         is_output = stage == 1
-        bias = is_output or encoder_config.norm == "none"
+        bias = is_output or not shifts(encoder_config.norm)
         if encoder.stage_names[stage - 1] == "stem":
             padding = encoder_config.kernel_size // 2
             output = [
@@ -139,7 +141,7 @@ def _dense_decoder(encoder: Encoder, encoder_config: DenseEncoderConfig) -> Deco
     *lower, features = encoder_config.widths
     hidden: list[nn.Module] = []
     for units in reversed(lower):
-        linear = nn.Linear(features, units, bias=encoder_config.norm == "none")
+        linear = nn.Linear(features, units, bias=not shifts(encoder_config.norm))
         hidden += layer_group(
             linear,
             units,
@@ -154,10 +156,18 @@ def _dense_decoder(encoder: Encoder, encoder_config: DenseEncoderConfig) -> Deco
     return Decoder(nn.Sequential(*hidden), output)
 
 
-def build_decoder(config: DecoderConfig, encoder: Encoder, *, seed: int) -> Decoder:
+def build_decoder(
+    config: DecoderConfig, encoder: Encoder, *, seed: int, images: Tensor | None = None
+) -> Decoder:
     """The decoder that mirrors `encoder`, with weights drawn from `seed` alone.
 
     The last layer has neither norm nor activation, so its weights are drawn by Glorot (uniform).
+
+    Args:
+        images: [B, C, H, W] in [0, 1], for the initializer `lsuv`, which scales the layers below
+            the last on the encoder's features of them; others do not look at them.
+    Raises:
+        ModelError: `lsuv` without images, or with images that are all the same.
     """
     encoder_config = encoder.config
     with torch.random.fork_rng(devices=[]):
@@ -168,4 +178,10 @@ def build_decoder(config: DecoderConfig, encoder: Encoder, *, seed: int) -> Deco
     generator = torch.Generator().manual_seed(seed)
     initialize(decoder.hidden, encoder_config.initializer, encoder_config.activation, generator)
     initialize(decoder.output, "glorot_uniform", "identity", generator)
+    if isinstance(encoder_config.initializer, Lsuv):
+        if images is None:
+            raise ModelError("initializer: found lsuv, which needs images to scale the weights on")
+        with torch.no_grad(), batch_statistics(encoder):
+            features = encoder(images)
+        lsuv_(decoder.hidden, features)
     return decoder

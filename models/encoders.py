@@ -18,8 +18,9 @@ from pydantic import (
 from torch import Tensor, nn
 
 from models.errors import ModelError
-from models.initialization import InitializerName, initialize
-from models.layers import ActivationName, NormName, layer_group
+from models.initialization import InitializerConfig, Lsuv, initialize
+from models.layers import ActivationName, NormName, layer_group, shifts
+from models.lsuv import lsuv_
 
 Shape = tuple[int, ...]
 
@@ -58,8 +59,10 @@ class _EncoderConfig(BaseModel):
 
     norm: NormName = "batch"
     activation: ActivationName = "relu"
-    initializer: InitializerName | None = Field(
-        None, description="how weights are drawn; null follows the activation"
+    initializer: InitializerConfig | None = Field(
+        None,
+        description="how weights are drawn: a name, or its kind and values; null follows the "
+        "activation",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="chance that an activation is zeroed")
 
@@ -91,6 +94,13 @@ class DenseEncoderConfig(_EncoderConfig):
     kind: Literal["dense"] = "dense"
     widths: Widths = Field((512, 256), description="units of layer1, layer2, ...")
 
+    @field_validator("norm")
+    @classmethod
+    def _without_positions(cls, value: NormName) -> NormName:
+        if value == "instance":
+            raise ValueError("instance normalizes over positions, of which dense layers have none")
+        return value
+
 
 EncoderConfig = Annotated[ConvEncoderConfig | DenseEncoderConfig, Field(discriminator="kind")]
 
@@ -105,7 +115,7 @@ def conv_layers(
         config.kernel_size,
         stride,
         padding=config.kernel_size // 2,
-        bias=config.norm == "none",
+        bias=not shifts(config.norm),
     )
     return layer_group(
         conv,
@@ -138,7 +148,7 @@ def _dense_stages(
 ) -> Iterator[tuple[str, nn.Module, Shape]]:
     features = contract.channels * contract.height * contract.width
     for number, units in enumerate(config.widths, start=1):
-        linear = nn.Linear(features, units, bias=config.norm == "none")
+        linear = nn.Linear(features, units, bias=not shifts(config.norm))
         layers = layer_group(
             linear,
             units,
@@ -264,12 +274,24 @@ class Encoder(nn.Module):
         return torch.addcmul(self._shift, images, self._scale)
 
 
-def build_encoder(config: EncoderConfig, input: InputContract, *, seed: int) -> Encoder:
-    """An encoder with weights drawn from `seed` alone; torch's global generator is left alone."""
+def build_encoder(
+    config: EncoderConfig, input: InputContract, *, seed: int, images: Tensor | None = None
+) -> Encoder:
+    """An encoder with weights drawn from `seed` alone; torch's global generator is left alone.
+
+    Args:
+        images: [B, C, H, W] in [0, 1], for the initializer `lsuv`; others do not look at them.
+    Raises:
+        ModelError: `lsuv` without images, or with images that are all the same.
+    """
     with torch.random.fork_rng(devices=[]):
         encoder = Encoder(config, input)
     generator = torch.Generator().manual_seed(seed)
     initialize(encoder, config.initializer, config.activation, generator)
+    if isinstance(config.initializer, Lsuv):
+        if images is None:
+            raise ModelError("initializer: found lsuv, which needs images to scale the weights on")
+        lsuv_(encoder, images)
     return encoder
 
 

@@ -3,27 +3,80 @@
 import math
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-NormName = Literal["batch", "layer", "group", "none"]
+NormName = Literal["batch", "layer", "group", "instance", "rms", "none"]
 ActivationName = Literal[
     "relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "selu", "identity"
 ]
 
 GROUPS = 8
+_LEAST_IN_DENSE_GROUP = 8
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square over channels, then scale each channel; no shift.
+
+    Takes [B, width], or [B, width, H, W], where each position is divided by its own
+    (Zhang and Sennrich 2019, "Root Mean Square Layer Normalization").
+    """
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def reset_parameters(self) -> None:
+        """Set every scale to 1."""
+        nn.init.ones_(self.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        mean_square = features.float().square().mean(dim=1, keepdim=True)
+        scale = torch.rsqrt(mean_square + self.eps).to(features.dtype)
+        weight = self.weight.to(features.dtype).view(-1, *(1,) * (features.dim() - 2))
+        return features * scale * weight
+
+
+NORM_LAYERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, RMSNorm)
+"""What `make_norm` gives; all have `weight` and `reset_parameters()`."""
+
+
+def shifts(norm: NormName) -> bool:
+    """Whether a norm subtracts a mean and adds its own shift, so that a bias below it is idle."""
+    return norm not in ("none", "rms")
 
 
 def make_norm(name: NormName, width: int, *, spatial: bool) -> nn.Module | None:
     """Normalization over the channels of [B, width, H, W] (spatial) or [B, width]; None for none.
 
-    `layer` normalizes each sample over all its channels (and positions); `group` over 8 groups of
-    channels, or the largest number of groups below that divides both 8 and the width.
+    `batch` normalizes each channel over the batch (and positions); `layer` each sample over all its
+    channels (and positions); `group` over 8 groups of channels, or the largest number of groups
+    below that divides both 8 and the width; `instance` each channel of each sample over its
+    positions; `rms` each position of each sample over its channels, by its root mean square.
+    Dense groups have 8 features at least: of one or two, normalizing leaves only signs.
+
+    Raises:
+        ValueError: `instance` where there are no positions.
     """
-    if name == "none":
-        return None
-    if name == "batch":
-        return nn.BatchNorm2d(width) if spatial else nn.BatchNorm1d(width)
-    return nn.GroupNorm(1 if name == "layer" else math.gcd(width, GROUPS), width)
+    match name:
+        case "none":
+            return None
+        case "batch":
+            return nn.BatchNorm2d(width) if spatial else nn.BatchNorm1d(width)
+        case "layer":
+            return nn.GroupNorm(1, width)
+        case "group":
+            groups = math.gcd(width, GROUPS)
+            while not spatial and groups > 1 and width // groups < _LEAST_IN_DENSE_GROUP:
+                groups //= 2
+            return nn.GroupNorm(groups, width)
+        case "instance":
+            if not spatial:
+                raise ValueError("instance norm needs positions to normalize over")
+            return nn.InstanceNorm2d(width, affine=True)
+        case "rms":
+            return RMSNorm(width)
 
 
 def make_activation(name: ActivationName) -> nn.Module | None:

@@ -147,7 +147,7 @@ def test_wrong_images_and_stages_are_named():
         {"kind": "conv", "kernel_size": 4},
         {"kind": "conv", "depth": 3},
         {"kind": "dense", "kernel_size": 3},
-        {"kind": "conv", "norm": "instance"},
+        {"kind": "dense", "norm": "instance"},
         {"kind": "mlp"},
         {"kind": "conv", "widths": [10**18]},
     ],
