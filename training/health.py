@@ -31,6 +31,8 @@ LARGEST_DEAD_SHARE = 0.5
 LARGEST_SATURATED_SHARE = 0.5
 LARGEST_GRADIENT_SPREAD = 1e4
 
+_RELUS = (nn.ReLU, nn.ReLU6)
+_SQUASHING = (nn.Sigmoid, nn.Tanh)
 # An output this near to an end of its range, as a share of the range, counts as saturated.
 _SATURATION_MARGIN = 0.05
 
@@ -158,10 +160,6 @@ class HealthProbe:
                 self._said.add(key)
                 lines.append(line)
         return lines
-
-
-_RELUS = (nn.ReLU, nn.ReLU6)
-_SQUASHING = (nn.Sigmoid, nn.Tanh)
 
 
 @dataclass
