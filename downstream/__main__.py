@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Only now: the imports take seconds, and --help needs none of them.
     from data.errors import DataError
     from models.errors import ModelError
+    from pages.errors import PageError
     from training.errors import NO_SPACE, InputError
 
     try:
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_config(args)
         else:
             _curve(args)
-    except (InputError, DataError, ModelError) as error:
+    except (InputError, DataError, ModelError, PageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:

@@ -1,7 +1,7 @@
 """Pretraining against its controls: paired differences, and the labels that it saves.
 
 Accuracies are fractions in [0, 1]; their differences are drawn in percentage points. Figures are
-made inside `report_svg.figure_settings`.
+made inside `pages.figures.figure_settings`.
 """
 
 import math
@@ -18,15 +18,14 @@ from downstream.report_drawing import (
     NARROW_FONT,
     WIDE,
     WIDE_FONT,
-    axes_with_margins,
     count,
     marker_handle,
     signed,
     whisker,
 )
 from downstream.report_style import LIGHT, ArmStyle
-from downstream.report_svg import new_figure
 from downstream.statistics import Interval
+from pages.figures import axes_with_margins, new_figure
 
 _PANEL_TICKS, _PANEL_COLUMNS = 7, 3
 _BOUND_MARKERS: dict[Flag | None, str] = {"never_reached": ">", "below_start": "<"}

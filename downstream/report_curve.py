@@ -1,7 +1,7 @@
 """The label-efficiency curve: test accuracy against the number of labels.
 
 Accuracies are fractions in [0, 1] and are drawn in percent. Figures are made inside
-`report_svg.figure_settings`.
+`pages.figures.figure_settings`.
 """
 
 import math
@@ -18,14 +18,13 @@ from scipy.optimize import isotonic_regression
 from downstream.report_drawing import (
     NARROW,
     WIDE,
-    axes_with_margins,
     count,
     marker_handle,
     whisker,
 )
 from downstream.report_style import ArmStyle
-from downstream.report_svg import new_figure
 from downstream.statistics import Interval
+from pages.figures import axes_with_margins, new_figure
 
 _DRAW_SIZE = 3.8
 

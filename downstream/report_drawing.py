@@ -1,10 +1,9 @@
-"""What the report's figures share: sizes, margins, marks and numbers.
+"""What the report's figures share: sizes, marks and numbers.
 
 Sizes are CSS pixels. Every figure exists for a wide page and for a narrow one, a phone.
 """
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from downstream.report_style import ArmStyle
@@ -12,19 +11,6 @@ from downstream.statistics import Interval
 
 WIDE, NARROW = 960.0, 340.0
 WIDE_FONT, NARROW_FONT = 14.0, 12.0
-
-
-def axes_with_margins(figure: Figure, left: float, right: float, bottom: float, top: float) -> Axes:
-    """Axes with the given margins in CSS pixels."""
-    width, height = figure.get_size_inches() * 72
-    return figure.add_axes(
-        (
-            left / width,
-            bottom / height,
-            (width - left - right) / width,
-            (height - bottom - top) / height,
-        )
-    )
 
 
 def whisker(axes: Axes, place: float, interval: Interval, style: ArmStyle) -> None:

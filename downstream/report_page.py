@@ -27,7 +27,6 @@ from downstream.report_drawing import NARROW_FONT, WIDE_FONT, count
 from downstream.report_pretraining import Pretraining, loss_figure
 from downstream.report_study import StudyFiles, comparisons, curves, savings
 from downstream.report_style import DARK, LIGHT
-from downstream.report_svg import figure_settings, inline_svg
 from downstream.report_tables import (
     COST_COLUMNS,
     accuracy_lines,
@@ -37,6 +36,7 @@ from downstream.report_tables import (
     saving_lines,
 )
 from downstream.summary import scores_by_arm
+from pages.figures import figure_settings, inline_svg
 
 _CONTENTS = (
     ("curve", "Curve"),
@@ -160,9 +160,10 @@ def _themed(
     made = []
     for narrow, font in ((False, WIDE_FONT), (True, NARROW_FONT)):
         ids = f"{name}-narrow" if narrow else f"{name}-wide"
-        with figure_settings(salt=ids, font_size=font):
+        with figure_settings(salt=ids, font_size=font, grid="y"):
             figure = draw(narrow)
-            made.append(inline_svg(figure, name=ids, title=title, description=description))
+            svg = inline_svg(figure, name=ids, title=title, description=description, light=LIGHT)
+            made.append(svg)
     return ThemedFigure(*made)
 
 

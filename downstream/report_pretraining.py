@@ -14,11 +14,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from downstream.report_drawing import NARROW, WIDE, axes_with_margins, count
+from downstream.report_drawing import NARROW, WIDE, count
 from downstream.report_style import LIGHT
-from downstream.report_svg import new_figure
 from models.artifact import ArtifactHeader, artifact_hash, read_artifact
 from models.errors import ModelError
+from pages.figures import axes_with_margins, new_figure
 
 _PICTURE = re.compile(r"(?P<name>.+)-(?P<step>\d+)\.png")
 _COLORS = [color for role, color in LIGHT.items() if role.startswith("arm-")]
@@ -114,7 +114,7 @@ def _last_pictures(folder: Path) -> dict[str, Path]:
 
 
 def loss_figure(losses: Losses, *, narrow: bool = False) -> Figure:
-    """Pretraining losses against the optimizer step; made inside `report_svg.figure_settings`."""
+    """Pretraining losses against the step; made inside `pages.figures.figure_settings`."""
     figure = new_figure(*((NARROW, 230) if narrow else (WIDE, 300)))
     axes = axes_with_margins(figure, 56 if narrow else 72, 14, 52, 12)
     for position, (name, values) in enumerate(losses.values.items()):

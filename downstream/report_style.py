@@ -1,18 +1,11 @@
-"""How the report looks: one palette in two themes, and each arm's name, colour, marker and line.
-
-Figures are drawn in the light colours; `report_svg` turns those into CSS variables of the same
-roles, so a role's colour must be unique within the light theme.
-"""
+"""How the report looks: the pages' palette with a role for each arm; the arms' names and marks."""
 
 from dataclasses import dataclass
 
+from pages import style
+
 LIGHT = {
-    "page": "#fbfaf8",
-    "panel": "#f3f1ec",
-    "ink": "#1c2024",
-    "muted": "#565d66",
-    "rule": "#d9d6cf",
-    "accent": "#1d4ed0",
+    **style.LIGHT,
     "arm-1": "#1034cc",
     "arm-2": "#00785a",
     "arm-3": "#a62806",
@@ -23,12 +16,7 @@ LIGHT = {
     "arm-8": "#3b6b1f",
 }
 DARK = {
-    "page": "#14171b",
-    "panel": "#1d2126",
-    "ink": "#eceae6",
-    "muted": "#a9b0b9",
-    "rule": "#383e46",
-    "accent": "#8fb0ff",
+    **style.DARK,
     "arm-1": "#6f92ff",
     "arm-2": "#46e6c2",
     "arm-3": "#ea8a5e",

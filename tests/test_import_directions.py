@@ -7,11 +7,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
-    "training": set(),
-    "data": set(),
-    "models": set(),
-    "pretrain": {"training", "data", "models"},
-    "downstream": {"training", "data", "models"},
+    "pages": set(),
+    "training": {"pages"},
+    "data": {"pages"},
+    "models": {"pages"},
+    "pretrain": {"training", "data", "models", "pages"},
+    "downstream": {"training", "data", "models", "pages"},
 }
 
 

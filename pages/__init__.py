@@ -1,0 +1,1 @@
+"""What figures and HTML pages of all rooms share: colours, SVG and PNG, files, templates."""
