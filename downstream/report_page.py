@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -37,6 +36,7 @@ from downstream.report_tables import (
 )
 from downstream.summary import scores_by_arm
 from pages.figures import figure_settings, inline_svg
+from pages.html import render
 
 _CONTENTS = (
     ("curve", "Curve"),
@@ -86,20 +86,8 @@ class Picture:
 
 def render_page(study: StudyFiles, encoders: Sequence[Pretraining]) -> str:
     """The whole page as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["unbroken"] = _unbroken
-    return environment.get_template("report.html.j2").render(_context(study, encoders))
-
-
-def _unbroken(text: str) -> str:
-    """The text with no line break between a number and its per cent sign."""
-    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+    templates = Path(__file__).with_name("templates")
+    return render(templates, "report.html.j2", _context(study, encoders))
 
 
 def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, Any]:
