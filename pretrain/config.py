@@ -6,11 +6,18 @@ from data.store import ReadingConfig
 from models.decoders import DecoderConfig, MirrorDecoderConfig
 from models.encoders import ConvEncoderConfig, EncoderConfig
 from pretrain.autoencoder import AutoencoderConfig
+from training.averaging import AverageConfig, NoAverage
 from training.checkpoints import CheckpointConfig
+from training.clipping import ClipConfig, NoClip
 from training.compute import ComputeConfig
+from training.early_stopping import EarlyStoppingConfig
+from training.health import HealthConfig
 from training.optimizers import AdamWConfig, OptimizerConfig
-from training.run import LogConfig, PreviewConfig
+from training.profiling import ProfileConfig
+from training.run import PreviewConfig
+from training.run_directory import LogConfig
 from training.schedules import CosineSchedule, ScheduleConfig
+from training.weight_penalties import RegularizationConfig
 
 ObjectiveConfig = AutoencoderConfig
 
@@ -43,10 +50,16 @@ class PretrainConfig(BaseModel):
     # A short memory of squared gradients: 0.999 gave features 1 to 2 points worse in as many steps.
     optimizer: OptimizerConfig = AdamWConfig(lr=1e-2, betas=(0.9, 0.95), weight_decay=0.01)
     schedule: ScheduleConfig = CosineSchedule()
+    clip: ClipConfig = NoClip()
+    regularization: RegularizationConfig = RegularizationConfig()
+    average: AverageConfig = NoAverage()
+    early_stopping: EarlyStoppingConfig | None = None
     compute: ComputeConfig = ComputeConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     preview: PreviewConfig = PreviewConfig()
+    health: HealthConfig = HealthConfig()
+    profile: ProfileConfig = ProfileConfig()
 
     @model_validator(mode="after")
     def _one_length(self) -> "PretrainConfig":

@@ -26,6 +26,7 @@ from training.randomness import derive_seed
 from training.run import RunResult, run_training
 from training.run_directory import RunDirectory
 from training.schedules import ScheduleConfig
+from training.trainable import Trainable
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -61,14 +62,19 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
     accelerator = make_accelerator(config.compute)
     folder = Path(config.runs_dir, config.name)
     directory = RunDirectory.open(
-        folder, config, accelerator, resume=resume, overwrite=overwrite, exports=[ARTIFACT]
+        folder,
+        config,
+        accelerator,
+        log=config.log,
+        resume=resume,
+        overwrite=overwrite,
+        exports=[ARTIFACT],
     )
     store = config.data.open(config.data.shards)
     trainer = make_trainer(config, store, accelerator)
-    objective = trainer.trainable
-    assert isinstance(objective, Objective)
 
-    def export(step: int) -> None:
+    def export(step: int, objective: Trainable) -> None:
+        assert isinstance(objective, Objective)
         save_encoder(
             folder / ARTIFACT,
             objective.encoder,
@@ -84,6 +90,9 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         log=config.log,
         preview=config.preview,
         provenance={"seed": config.seed, "data": _trained_on(store)},
+        health=config.health,
+        profile=config.profile,
+        early_stopping=config.early_stopping,
         preview_images=store.images[:_PREVIEW_IMAGES],
         on_checkpoint=export,
     )
@@ -120,6 +129,9 @@ def make_trainer(
         compute=config.compute,
         seed=config.seed,
         accelerator=accelerator,
+        clip=config.clip,
+        regularization=config.regularization,
+        average=config.average,
     )
 
 

@@ -1,6 +1,7 @@
 """Checkpoints on disk: written whole or not at all, in safetensors and JSON.
 
-    checkpoints/step-00001200/model.safetensors, optimizer.safetensors, state.json
+    checkpoints/step-00001200/model.safetensors, optimizer.safetensors, average.safetensors,
+                              best.safetensors, state.json
     checkpoints/LATEST          the name of the newest one
 
 A checkpoint is written under a temporary name, synced and renamed; only then does LATEST name
@@ -11,8 +12,9 @@ complete checkpoint.
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
@@ -20,9 +22,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from training.errors import InputError
-from training.loop import TrainerState
+from training.state import TrainerState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _TEMPORARY = ".writing-"
 
 
@@ -39,11 +41,20 @@ class CheckpointConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run's state after `step` steps, which took `seconds` of training."""
+    """A run's state after `step` steps, which took `seconds` of training.
+
+    Attributes:
+        watch: `MetricWatch.state()`: what plateau and early stopping have seen.
+        best: the weights that early stopping would restore, by name; empty without it.
+        stopped_early: whether the run has ended before its last step.
+    """
 
     step: int
     seconds: float
     state: TrainerState
+    watch: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    stopped_early: bool = False
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
@@ -99,10 +110,19 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return folder / name
 
 
-def read_progress(path: Path) -> tuple[int, float]:
-    """Return the steps and seconds that a checkpoint stands for, reading no tensors."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: steps and seconds behind it, and whether it has stopped early."""
+
+    step: int = 0
+    seconds: float = 0.0
+    stopped_early: bool = False
+
+
+def read_progress(path: Path) -> Progress:
+    """Return how far the run was at a checkpoint, reading no tensors."""
     state = _read_state_file(path)
-    return state["step"], state["seconds"]
+    return Progress(state["step"], state["seconds"], state["stopped_early"])
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -112,18 +132,25 @@ def load_checkpoint(path: Path) -> Checkpoint:
         InputError: a file is missing, damaged, or of another format version; one line.
     """
     state = _read_state_file(path)
-    tensors = []
-    for name in ("model.safetensors", "optimizer.safetensors"):
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for name in state["tensors"]:
+        file = path / f"{name}.safetensors"
         try:
-            tensors.append(load_file(path / name))
+            tensors[name] = load_file(file)
         except (SafetensorError, FileNotFoundError) as error:
             raise InputError(
-                f"{path / name}: cannot be read ({error}); write the name of an earlier "
+                f"{file}: cannot be read ({error}); write the name of an earlier "
                 f"checkpoint into {path.parent / 'LATEST'}, or start anew with --overwrite"
             ) from None
-    model, optimizer = tensors
     return Checkpoint(
-        state["step"], state["seconds"], TrainerState(model, optimizer, state["scalers"])
+        state["step"],
+        state["seconds"],
+        TrainerState(
+            tensors["model"], tensors["optimizer"], tensors.get("average", {}), state["scalers"]
+        ),
+        state["watch"],
+        tensors.get("best", {}),
+        state["stopped_early"],
     )
 
 
@@ -146,18 +173,21 @@ def _read_state_file(path: Path) -> dict:
 
 def _write_contents(folder: Path, checkpoint: Checkpoint) -> None:
     state = checkpoint.state
-    for name, tensors in (
-        ("model.safetensors", state.model),
-        ("optimizer.safetensors", state.optimizer),
-    ):
-        _write_synced(folder / name, save(_own_memory(tensors)))
-    values = {
+    tensors = {"model": state.model, "optimizer": state.optimizer}
+    tensors |= {"average": state.average} if state.average else {}
+    tensors |= {"best": checkpoint.best} if checkpoint.best else {}
+    for name, values in tensors.items():
+        _write_synced(folder / f"{name}.safetensors", save(_own_memory(values)))
+    written = {
         "format_version": FORMAT_VERSION,
         "step": checkpoint.step,
         "seconds": checkpoint.seconds,
+        "stopped_early": checkpoint.stopped_early,
+        "tensors": list(tensors),
         "scalers": state.scalers,
+        "watch": checkpoint.watch,
     }
-    _write_synced(folder / "state.json", json.dumps(values, indent=1).encode())
+    _write_synced(folder / "state.json", json.dumps(written, indent=1).encode())
     _sync_folder(folder)
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # Compiling takes 20 to 40 seconds and saves a few percent of a step of tens of milliseconds.
 COMPILE_PAYS_FROM_STEPS = 20_000
-RANK_TIMEOUT = timedelta(minutes=10)
 
 
 class ComputeConfig(BaseModel):
@@ -45,8 +44,23 @@ class ComputeConfig(BaseModel):
     accumulation: int = Field(
         default=1, ge=1, description="Micro-batches whose gradients make one step: saves memory."
     )
-    clip_norm: float | None = Field(
-        default=None, gt=0, description="Largest norm of a phase's gradient; longer is scaled down."
+    checkpoint_stages: bool = Field(
+        default=False,
+        description="Gradient checkpointing: compute each stage's activations again in the "
+        "backward pass instead of keeping them. Less memory, about a third more time.",
+    )
+    tf32: bool = Field(
+        default=True,
+        description="Let NVIDIA GPUs round the factors of fp32 matrix products and convolutions "
+        "to 10 bits: several times faster.",
+    )
+    distribution: Literal["ddp", "fsdp2"] = Field(
+        default="ddp",
+        description="What several ranks hold: each the whole model (ddp), or each a share of its "
+        "weights, gradients and optimizer state (fsdp2; for objectives of one phase).",
+    )
+    rank_timeout: float = Field(
+        default=600.0, gt=0, description="Seconds after which ranks give up waiting for another."
     )
 
 
@@ -56,7 +70,7 @@ def make_accelerator(compute: ComputeConfig, *, cpu: bool | None = None) -> Acce
     Accelerate keeps one state per process: ask once and pass the result on.
 
     Args:
-        compute: only its precision is read.
+        compute: its precision, its TF32 setting and its timeout are read.
         cpu: whether to compute on the CPU; None: where there is nothing better.
     Raises:
         InputError: fp16 on a CPU, which would silently be computed in fp32.
@@ -71,10 +85,13 @@ def make_accelerator(compute: ComputeConfig, *, cpu: bool | None = None) -> Acce
             "compute.mixed_precision: found 'fp16' on a CPU, which has no such arithmetic; "
             "use 'bf16' or 'no'"
         )
+    torch.set_float32_matmul_precision("high" if compute.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = compute.tf32
+    timeout = timedelta(seconds=compute.rank_timeout)
     return Accelerator(
         mixed_precision=compute.mixed_precision,
         cpu=cpu,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=RANK_TIMEOUT)],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
     )
 
 
@@ -96,6 +113,8 @@ def compile_networks(
         asked = total_steps >= COMPILE_PAYS_FROM_STEPS
     if not asked:
         return "eager"
+    if config.distribution == "fsdp2" and torch.distributed.is_initialized():
+        return "eager (compute.compile: not with compute.distribution fsdp2)"
     if missing := _missing_to_compile(device):
         return f"eager (compute.compile: found no {missing})"
     for network in networks:

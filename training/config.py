@@ -15,9 +15,18 @@ from training.errors import InputError
 Config = TypeVar("Config", bound=BaseModel)
 Values = dict[str, Any]
 
+_NUMBERS = {
+    "tag:yaml.org,2002:int": r"[-+]?(0|[1-9]\d*)$",
+    "tag:yaml.org,2002:float": r"[-+]?((\d+\.\d*|\.\d+)([eE][-+]?\d+)?|\d+[eE][-+]?\d+)$"
+    r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$",
+}
+
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with 1e-3 a number as in YAML 1.2 and repeated keys refused."""
+    """PyYAML's safe loader, with the numbers of YAML 1.2 and repeated keys refused.
+
+    So 1e-3 is a number, and 10:20 is text instead of 620, ten times sixty and twenty.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -31,11 +40,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list("-+.0123456789"))
 
 
 def load_config(model: type[Config], path: str | Path, overrides: Sequence[str] = ()) -> Config:

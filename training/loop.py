@@ -1,30 +1,45 @@
-"""The one training loop's step: phases, ranks, micro-batches, precision, clipping, state.
+"""The one training loop's step: phases, ranks, micro-batches, precision, clipping, averages.
 
 Shapes: G rows in the global batch, cut into ranks x micro-batches equal parts.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from training.averaging import AverageConfig, NoAverage, ParameterAverage
+from training.clipping import ClipConfig, NoClip
 from training.compute import ComputeConfig, compile_networks
-from training.errors import InputError, NonFiniteLossError
-from training.optimizers import build_optimizer, norm_parameters, set_learning_rate
+from training.divergence import likely_cause
+from training.errors import NonFiniteLossError
+from training.health import ACTIVATION_ROWS, HealthProbe
+from training.optimizers import set_learning_rate
+from training.phase_update import PhaseUpdate
+from training.profiling import Section, count_flops
 from training.randomness import StepDraws, derive_seed
+from training.refusals import refuse_contradictions
+from training.replay import undisturbed
 from training.schedules import ScheduleConfig, multiplier
+from training.sharding import shard, whole, whole_tensors
+from training.state import TrainerState, load_model
 from training.trainable import Batch, Phase, Trainable
+from training.weight_penalties import RegularizationConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Metrics = dict[str, float | Tensor]
+
+# Enough to tell a sudden rise of the loss from a slow one.
+_REMEMBERED_LOSSES = 50
 
 
 class BatchSource(Protocol):
@@ -36,57 +51,6 @@ class BatchSource(Protocol):
         """Return rows [start, stop) of the step's global batch of `batch_size` rows."""
 
 
-@dataclass(frozen=True)
-class TrainerState:
-    """All that a run needs to go on, besides its step.
-
-    Attributes:
-        model: parameters and buffers by their names in the Trainable.
-        optimizer: "phase/parameter name/key" -> tensor.
-        scalers: phase -> values of its gradient scaler; empty without fp16.
-    """
-
-    model: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
-    scalers: dict[str, dict[str, float]]
-
-
-class _PhaseUpdate:
-    """A phase with what updates its parameters."""
-
-    def __init__(
-        self,
-        phase: Phase,
-        prefix: str,
-        norms: set[nn.Parameter],
-        scaler: torch.amp.GradScaler | None,
-    ) -> None:
-        self.phase = phase
-        self.prefix = prefix
-        self.named = [(name, p) for name, p in phase.parameters if p.requires_grad]
-        self.parameters = [p for _, p in self.named]
-        self.optimizer = build_optimizer(
-            phase.optimizer, self.named, lr_factors=phase.lr_factors, norms=norms
-        )
-        self.scaler = scaler
-
-    def apply(self, clip_norm: float | None, *, measure: bool) -> Tensor | None:
-        """Update the parameters from their gradients; return the gradient's norm if known."""
-        norm = None
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
-        if clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self.parameters, clip_norm)
-        elif measure:
-            norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        if self.scaler is None:
-            self.optimizer.step()
-        else:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        return norm
-
-
 class Trainer:
     """Takes optimizer steps on a Trainable; keeps no clock of its own.
 
@@ -95,6 +59,10 @@ class Trainer:
 
     Under several ranks batch normalization uses the statistics of each rank's own rows, and its
     running averages are the first rank's.
+
+    Attributes:
+        lr_factor: on every learning rate, on top of the schedule's: what a plateau took away.
+        section: encloses each part of a step, as `StepProfiler.section` does.
     """
 
     def __init__(
@@ -107,19 +75,16 @@ class Trainer:
         compute: ComputeConfig,
         seed: int,
         accelerator: Accelerator,
+        clip: ClipConfig = NoClip(),
+        regularization: RegularizationConfig = RegularizationConfig(),
+        average: AverageConfig = NoAverage(),
     ) -> None:
         """Move `trainable` to the accelerator's device and prepare its phases.
 
         Raises:
-            InputError: the batch does not divide evenly among ranks and micro-batches.
+            InputError: settings that contradict each other, the batch or the length of the run.
         """
         ranks = accelerator.num_processes
-        if batches.batch_size % (ranks * compute.accumulation):
-            raise InputError(
-                f"batch_size: found {batches.batch_size}, which {ranks} rank(s) x "
-                f"compute.accumulation {compute.accumulation} do not divide; "
-                f"use a multiple of {ranks * compute.accumulation}"
-            )
         self.trainable = trainable
         self.batches = batches
         self.total_steps = total_steps
@@ -128,27 +93,53 @@ class Trainer:
         self.seed = seed
         self.accelerator = accelerator
         self.device: torch.device = accelerator.device
+        self.lr_factor = 1.0
+        self.section: Callable[[Section], AbstractContextManager[object]] = _unobserved
 
+        self._is_sharded = compute.distribution == "fsdp2" and ranks > 1
+        # Files and previews need whole weights: they are gathered into this copy.
+        self._replica = copy.deepcopy(trainable) if self._is_sharded else None
         trainable.to(self.device)
         if compute.channels_last:
             trainable.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compute.checkpoint_stages:
+            trainable.checkpoint_stages()
         trainable.train()
+        if self._is_sharded:
+            shard(trainable, trainable.stages().values(), self.device)
 
         phases = trainable.bind_phases()
-        norms = norm_parameters(trainable)
+        refuse_contradictions(
+            [phase.optimizer for phase in phases],
+            schedule,
+            compute,
+            clip,
+            regularization,
+            batch_size=batches.batch_size,
+            total_steps=total_steps,
+            ranks=ranks,
+        )
         self._updates = [
-            _PhaseUpdate(
+            PhaseUpdate(
                 phase,
+                trainable,
                 prefix=f"{phase.name}/" if len(phases) > 1 else "",
-                norms=norms,
                 scaler=self._make_scaler(),
+                clip=clip,
+                regularization=regularization,
             )
             for phase in phases
         ]
+        self._average = ParameterAverage(average, trainable, total_steps)
+        self._recent_losses: dict[str, deque[float]] = {
+            phase.name: deque(maxlen=_REMEMBERED_LOSSES) for phase in phases
+        }
         self.execution = compile_networks(
             trainable.networks(), compute, device=self.device, total_steps=total_steps
         )
-        self._module: nn.Module = trainable if ranks == 1 else self._distribute(len(phases))
+        self._module: nn.Module = trainable
+        if ranks > 1 and not self._is_sharded:
+            self._module = self._distribute(len(phases))
 
     def _make_scaler(self) -> torch.amp.GradScaler | None:
         if self.compute.mixed_precision != "fp16":
@@ -167,7 +158,9 @@ class Trainer:
 
     # ------------------------------------------------------------ stepping
 
-    def train_step(self, step: int, *, measure: bool = True) -> Metrics:
+    def train_step(
+        self, step: int, *, measure: bool = True, probe: HealthProbe | None = None
+    ) -> Metrics:
         """Take one optimizer step in every phase.
 
         Metrics are scalars of this rank's rows and stay on the device: reading one waits for it.
@@ -178,66 +171,176 @@ class Trainer:
             step: optimizer steps already taken, 0 <= step < total_steps.
             measure: return `grad_norm` also without clipping, and look at the loss on an
                 accelerator too (on a CPU it is always looked at).
+            probe: measures the stages' health in this step, added under its own names.
         Raises:
             NonFiniteLossError: a loss is infinite or not a number; nothing was updated by it.
         """
-        factor = multiplier(self.schedule, step, self.total_steps)
+        factor = multiplier(self.schedule, step, self.total_steps) * self.lr_factor
+        check = measure or self.device.type == "cpu"
         self._seed_global_draws(step)
-        parts = list(self._parts(step))
+        with self.section("data"):
+            parts = list(self._parts(step))
+        if probe is not None:
+            probe.remember_weights()
+        for update in self._updates:
+            update.optimizer.zero_grad(set_to_none=True)
         metrics: Metrics = {}
         for update in self._updates:
             self._train_only(update)
             set_learning_rate(update.optimizer, factor)
-            update.optimizer.zero_grad(set_to_none=True)
-            values = self._backward(update, parts, check=measure or self.device.type == "cpu")
-            norm = update.apply(self.compute.clip_norm, measure=measure)
+            if update.needs_closure:
+                values = self._minimize(update, parts[0], check=check)
+            else:
+                values = self._backward(update, parts, check=check)
+                with self.section("optimizer"):
+                    update.unscale()
+                    if probe is not None:
+                        # Earlier phases' gradients are clipped by now: theirs stay as measured.
+                        metrics = {**probe.gradient_norms(), **metrics}
+                    norm = update.step(measure=measure)
+                if norm is not None:
+                    values["grad_norm"] = norm
             values["lr"] = update.phase.optimizer.lr * factor
-            if norm is not None:
-                values["grad_norm"] = norm
             metrics.update({update.prefix + name: value for name, value in values.items()})
         with torch.no_grad():
             self.trainable.after_step(step)
-        return metrics
+            self._average.update(step)
+        if probe is not None:
+            metrics.update(probe.update_ratios())
+            metrics.update(probe.activations(lambda: self._losses(step, ACTIVATION_ROWS)))
+        return {n: whole(v) if isinstance(v, Tensor) else v for n, v in metrics.items()}
+
+    def metric_names(self) -> list[str]:
+        """Return the names of the metrics that every step gives, after trying the first batch."""
+        with undisturbed(self.trainable):
+            values = self._losses(0, self.batches.batch_size)
+        return [
+            update.prefix + name
+            for update in self._updates
+            for name in ("loss", "lr", "grad_norm", *values[update.phase.name])
+        ]
+
+    def count_flops(self) -> int:
+        """Return the floating-point operations of a step's forward and backward on this rank.
+
+        Gradients are lost, all else stays as it is. Parts are counted as `count_flops` says.
+        """
+
+        def run() -> None:
+            for update in self._updates:
+                self._train_only(update)
+                for batch, draws in self._parts(0):
+                    loss, _ = self._module(update.phase.name, batch, draws)
+                    loss.backward()
+
+        with undisturbed(self.trainable):
+            flops = count_flops(run)
+        for update in self._updates:
+            update.optimizer.zero_grad(set_to_none=True)
+        return flops
+
+    @property
+    def _num_parts(self) -> int:
+        return self.accelerator.num_processes * self.compute.accumulation
 
     def _parts(self, step: int) -> Iterator[tuple[Batch, StepDraws]]:
         """Yield this rank's micro-batches, each with its view of the step's draws."""
-        size = self.batches.batch_size
-        rows = size // (self.accelerator.num_processes * self.compute.accumulation)
+        rows = self.batches.batch_size // self._num_parts
         first = self.accelerator.process_index * self.compute.accumulation * rows
         for part in range(self.compute.accumulation):
             start = first + part * rows
-            stop = start + rows
-            batch = self.batches.batch(step, start, stop)
-            batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-            yield batch, StepDraws(self.seed, step, self.device, size, start, stop)
+            yield self._rows(step, start, start + rows)
+
+    def _rows(self, step: int, start: int, stop: int) -> tuple[Batch, StepDraws]:
+        batch = self.batches.batch(step, start, stop)
+        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        return batch, StepDraws(self.seed, step, self.device, self.batches.batch_size, start, stop)
+
+    def _losses(self, step: int, rows: int) -> dict[str, dict[str, Tensor]]:
+        """Compute every phase's loss on the first rows of this rank; return its metrics."""
+        first = self.accelerator.process_index * self.batches.batch_size
+        first //= self.accelerator.num_processes
+        most = self.batches.batch_size // self._num_parts
+        batch, draws = self._rows(step, first, first + min(rows, most))
+        with self.accelerator.autocast():
+            return {
+                update.phase.name: self.trainable(update.phase.name, batch, draws)[1]
+                for update in self._updates
+            }
 
     def _backward(
-        self, update: _PhaseUpdate, parts: list[tuple[Batch, StepDraws]], *, check: bool
+        self, update: PhaseUpdate, parts: list[tuple[Batch, StepDraws]], *, check: bool
     ) -> Metrics:
         """Add up the gradients of all micro-batches; return the means of their metrics."""
         means: dict[str, Tensor] = {}
         for number, (batch, draws) in enumerate(parts):
             with self._gradient_exchange(is_last=number == len(parts) - 1):
-                with self.accelerator.autocast():
-                    loss, metrics = self._module(update.phase.name, batch, draws)
-                if check and not math.isfinite(value := loss.item()):
-                    raise NonFiniteLossError(
-                        f"step {draws.step + 1}, phase {update.phase.name!r}: the loss is {value}; "
-                        "lower the phase's learning rate or set compute.clip_norm"
-                    )
-                share = loss / len(parts)
-                (share if update.scaler is None else update.scaler.scale(share)).backward()
+                with self.section("forward"):
+                    with self.accelerator.autocast():
+                        loss, metrics = self._module(update.phase.name, batch, draws)
+                    if check:
+                        self._check_finite(loss, update.phase, batch, draws)
+                with self.section("backward"):
+                    share = loss / len(parts)
+                    (share if update.scaler is None else update.scaler.scale(share)).backward()
             for name, metric in {"loss": loss.detach(), **metrics}.items():
                 part = metric / len(parts)
                 means[name] = means[name] + part if name in means else part
         return dict(means)
 
+    def _minimize(
+        self, update: PhaseUpdate, part: tuple[Batch, StepDraws], *, check: bool
+    ) -> Metrics:
+        """Let an optimizer evaluate the loss itself; return the metrics of its first look."""
+        batch, draws = part
+        first_metrics: dict[str, Tensor] = {}
+
+        def closure() -> Tensor:
+            self._seed_global_draws(draws.step)  # dropout must be the same each time
+            with self.section("forward"), self.accelerator.autocast():
+                loss, metrics = self._module(update.phase.name, batch, draws)
+            if not first_metrics:
+                if check:
+                    self._check_finite(loss, update.phase, batch, draws)
+                first_metrics.update({"loss": loss.detach(), **metrics})
+            return loss
+
+        update.minimize(closure)
+        return dict(first_metrics)
+
+    def _check_finite(self, loss: Tensor, phase: Phase, batch: Batch, draws: StepDraws) -> None:
+        """Remember a loss; stop where it is infinite or not a number."""
+        value = loss.item()
+        if math.isfinite(value):
+            self._recent_losses[phase.name].append(value)
+            return
+        cause = ""
+        if not self._is_sharded:  # there a forward needs all ranks
+
+            def again() -> Tensor:
+                self._seed_global_draws(draws.step)
+                return self.trainable(phase.name, batch, draws)[0]
+
+            factor = multiplier(self.schedule, draws.step, self.total_steps) * self.lr_factor
+            cause = "; likely cause: " + likely_cause(
+                self.trainable,
+                batch,
+                again,
+                lr=phase.optimizer.lr * factor,
+                losses=list(self._recent_losses[phase.name]),
+                mixed_precision=self.compute.mixed_precision,
+                clipped=self._updates[0].is_clipped,
+            )
+        raise NonFiniteLossError(
+            f"step {draws.step + 1}, phase {phase.name!r}: the loss is {value}{cause}"
+        )
+
     def _gradient_exchange(self, *, is_last: bool) -> AbstractContextManager[None]:
-        if is_last or self.accelerator.num_processes == 1:
+        if is_last or self._module is self.trainable:
             return nullcontext()
         return self.accelerator.no_sync(self._module)
 
-    def _train_only(self, update: _PhaseUpdate) -> None:
+    def _train_only(self, update: PhaseUpdate) -> None:
         """With several phases, let this one's loss reach no other phase's parameters."""
         if len(self._updates) == 1:
             return
@@ -257,57 +360,66 @@ class Trainer:
 
     # ------------------------------------------------------------ state
 
+    @contextmanager
+    def exportable(self) -> Iterator[Trainable]:
+        """Give the Trainable as it is to be exported: whole weights, averaged where asked for.
+
+        Every rank must enter it. Inside it nothing may be trained.
+        """
+        with self._average.applied():
+            if self._replica is None:
+                yield self.trainable
+            else:
+                self._replica.load_state_dict(whole_tensors(self.trainable.state_dict()))
+                yield self._replica
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set the model to tensors that `exportable` gave, and the average, if any, to the same."""
+        load_model(self.trainable, tensors)
+        self._average.load({name: tensors[name] for name in self._average.tensors()})
+
     def state(self) -> TrainerState:
-        """Return the tensors of the model and the optimizers, not copied."""
-        optimizer = {}
-        for update in self._updates:
-            for name, parameter in update.named:
-                for key, value in update.optimizer.state.get(parameter, {}).items():
-                    if value is not None:
-                        optimizer[f"{update.phase.name}/{name}/{key}"] = value
+        """Return the tensors of model, optimizers and average, whole. Every rank must call it.
+
+        They are not copied, except where the ranks' shares are gathered.
+        """
+        optimizer = {
+            f"{update.phase.name}/{name}": value
+            for update in self._updates
+            for name, value in update.tensors().items()
+        }
         scalers = {
             update.phase.name: update.scaler.state_dict()
             for update in self._updates
             if update.scaler is not None
         }
-        return TrainerState(self.trainable.state_dict(), optimizer, scalers)
+        return TrainerState(
+            whole_tensors(self.trainable.state_dict()),
+            whole_tensors(optimizer),
+            whole_tensors(self._average.tensors()),
+            scalers,
+        )
 
     def load_state(self, state: TrainerState) -> None:
-        """Set model, optimizers and scalers to a state of a trainer that was made alike.
+        """Set model, optimizers, average and scalers to a state of a trainer that was made alike.
 
         Raises:
             InputError: the state's tensors are not those of this model; one line.
         """
-        own = self.trainable.state_dict()
-        if own.keys() != state.model.keys():
-            names = ", ".join(sorted(own.keys() ^ state.model.keys())[:3])
-            raise InputError(
-                f"the checkpoint is of another model: only one of the two has {names}; "
-                "resume with the version that wrote it, or start anew with --overwrite"
-            )
-        for name, value in state.model.items():
-            if value.shape != own[name].shape:
-                raise InputError(
-                    f"the checkpoint is of another model: {name} is {tuple(value.shape)} there, "
-                    f"{tuple(own[name].shape)} here; start anew with --overwrite"
-                )
-        self.trainable.load_state_dict(state.model)
-
+        load_model(self.trainable, state.model)
         for update in self._updates:
-            update.optimizer.state.clear()
-            by_name = dict(update.named)
-            for full_name, value in state.optimizer.items():
-                phase, name, key = full_name.split("/")
-                if phase == update.phase.name:
-                    parameter = by_name[name]
-                    entry = update.optimizer.state[parameter]
-                    entry[key] = _like(value, parameter)
+            prefix = f"{update.phase.name}/"
+            update.load_tensors(
+                {
+                    name.removeprefix(prefix): value
+                    for name, value in state.optimizer.items()
+                    if name.startswith(prefix)
+                }
+            )
             if update.scaler is not None:
                 update.scaler.load_state_dict(state.scalers[update.phase.name])
+        self._average.load(state.average)
 
 
-def _like(value: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Copy optimizer state onto the parameter's device and into its memory layout."""
-    if value.shape != parameter.shape:
-        return value.to(parameter.device)
-    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+def _unobserved(section: Section) -> AbstractContextManager[object]:
+    return nullcontext()

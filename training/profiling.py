@@ -41,7 +41,7 @@ class ProfileConfig(BaseModel):
 
     steps: str | None = Field(
         default=None,
-        description="FIRST-LAST, as the log numbers them, at least two: 11-20. The first half is "
+        description="FIRST:LAST, as the log numbers them, at least two: 11:20. The first half is "
         "timed, the second traced. null: none.",
     )
 
@@ -49,16 +49,16 @@ class ProfileConfig(BaseModel):
     @classmethod
     def _is_a_window(cls, value: str | None) -> str | None:
         if value is not None:
-            first, _, last = value.partition("-")
+            first, _, last = value.partition(":")
             if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) < int(last)):
-                raise ValueError("should be FIRST-LAST, two steps of the log or more, as 11-20")
+                raise ValueError("should be FIRST:LAST, two steps of the log or more, as 11:20")
         return value
 
     def window(self) -> range:
         """Return the steps to profile as the loop counts them, from 0; empty for none."""
         if self.steps is None:
             return range(0)
-        first, last = map(int, self.steps.split("-"))
+        first, last = map(int, self.steps.split(":"))
         return range(first - 1, last)
 
 

@@ -20,21 +20,19 @@ from training.checkpoints import (
 from training.clock import RunClock
 from training.compute import any_rank, mean_over_ranks, on_main
 from training.console import Console, format_seconds
+from training.early_stopping import EarlyStoppingConfig
 from training.errors import NO_SPACE, InputError, NonFiniteLossError
+from training.health import HealthConfig, HealthProbe
 from training.loop import Metrics, Trainer
-from training.run_directory import RunDirectory
+from training.metric_watch import MetricWatch
+from training.profiling import ProfileConfig, StepProfiler, check_profile
+from training.run_directory import LogConfig, RunDirectory
+from training.schedules import multiplier
 from training.signals import StopRequest
+from training.trainable import Trainable
 
 # Ranks on accelerators agree to stop only so often: each time they wait for their devices.
 _STEPS_BETWEEN_AGREEMENTS = 10
-
-
-class LogConfig(BaseModel):
-    """How often numbers are written down."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    every: int = Field(default=50, ge=1, description="Steps between lines of log.jsonl.")
 
 
 class PreviewConfig(BaseModel):
@@ -59,7 +57,7 @@ class RunResult:
             took no step.
     """
 
-    status: Literal["finished", "already_finished", "interrupted"]
+    status: Literal["finished", "stopped_early", "already_finished", "interrupted"]
     step: int
     seconds: float
     images_per_second: float
@@ -73,8 +71,11 @@ def run_training(
     log: LogConfig,
     preview: PreviewConfig,
     provenance: Mapping[str, Any],
+    health: HealthConfig = HealthConfig(),
+    profile: ProfileConfig = ProfileConfig(),
+    early_stopping: EarlyStoppingConfig | None = None,
     preview_images: Tensor | None = None,
-    on_checkpoint: Callable[[int], None] | None = None,
+    on_checkpoint: Callable[[int, Trainable], None] | None = None,
 ) -> RunResult:
     """Train to the end, or to a signal, from the run's last checkpoint or from the start.
 
@@ -85,14 +86,25 @@ def run_training(
         directory: opened for this run's config; closed at the end.
         checkpoint, log, preview: how often each is written; each also at the last step.
         provenance: see `RunDirectory.start`; the seed and the data's fingerprint belong here.
+        health: how often the stages are measured.
+        profile: which steps are profiled.
+        early_stopping: ends the run where a logged metric no longer improves.
         preview_images: uint8 [N, C, H, W] shown by the trainable's previews; None: no previews.
-        on_checkpoint: called with the number of steps taken just before a checkpoint counts, on
-            the first rank: whenever a checkpoint exists, its export exists.
+        on_checkpoint: called just before a checkpoint counts, on the first rank, with the number
+            of steps taken and the Trainable as it is to be exported: whenever a checkpoint
+            exists, its export exists.
     Raises:
-        InputError: the folder or its checkpoint does not fit, or there is no space left.
+        InputError: the folder or its checkpoint does not fit, or there is no space left; or a
+            setting does not fit the run.
         NonFiniteLossError: training diverged; names step, phase and the last checkpoint.
     """
-    run = _Run(trainer, directory, checkpoint, log, preview, preview_images, on_checkpoint)
+    check_profile(profile, trainer.total_steps)
+    watch = MetricWatch(trainer.schedule, early_stopping)
+    if watch.is_needed:
+        watch.check(trainer.metric_names())
+    run = _Run(trainer, directory, checkpoint, log, preview, health, profile, watch)
+    run.preview_images = preview_images
+    run.on_checkpoint = on_checkpoint
     try:
         return run.train(provenance)
     except NonFiniteLossError as error:
@@ -114,6 +126,9 @@ def _last_checkpoint(directory: RunDirectory) -> str:
 
 
 class _Run:
+    preview_images: Tensor | None = None
+    on_checkpoint: Callable[[int, Trainable], None] | None = None
+
     def __init__(
         self,
         trainer: Trainer,
@@ -121,8 +136,9 @@ class _Run:
         checkpoint: CheckpointConfig,
         log: LogConfig,
         preview: PreviewConfig,
-        preview_images: Tensor | None,
-        on_checkpoint: Callable[[int], None] | None,
+        health: HealthConfig,
+        profile: ProfileConfig,
+        watch: MetricWatch,
     ) -> None:
         total = trainer.total_steps
         self.trainer = trainer
@@ -132,59 +148,78 @@ class _Run:
         self.checkpoint_every = checkpoint.every or max(1, total // 10)
         self.keep = checkpoint.keep
         self.preview_every = preview.every or max(1, total // 4)
-        self.preview_images = preview_images
-        self.on_checkpoint = on_checkpoint
+        self.health_every = health.interval(total, log.every)
+        self.probe = HealthProbe(trainer.trainable)
+        self.profile_end = profile.window().stop
+        self.profiler = StepProfiler(profile, directory.path, trainer.device)
+        self.watch = watch
+        self.best: dict[str, Tensor] = {}
 
     def train(self, provenance: Mapping[str, Any]) -> RunResult:
         trainer, total = self.trainer, self.trainer.total_steps
-        first, seconds = self.directory.progress()
+        progress = self.directory.progress()
+        first = progress.step
         self.console = Console(
             first_step=first,
             total_steps=total,
             images_per_step=trainer.batches.batch_size,
             quiet=not self.accelerator.is_main_process,
         )
-        if first >= total:
-            self.console.say(f"{self.directory.path}: all {total:,} steps are done already")
-            return RunResult("already_finished", first, seconds, 0.0)
+        if progress.stopped_early or first >= total:
+            early = f"; it stopped early, of {total:,}" if progress.stopped_early else ""
+            self.console.say(f"{self.directory.path}: all {first:,} steps are done already{early}")
+            return RunResult("already_finished", first, progress.seconds, 0.0)
 
         if resumed := self.directory.start(provenance):
             trainer.load_state(resumed.state)
-        self.clock = RunClock(seconds)
+            self.watch.load_state(resumed.watch)
+            self.best = {n: value.to(trainer.device) for n, value in resumed.best.items()}
+        self.clock = RunClock(progress.seconds)
         self.console.begin(self._plan(first))
+        trainer.section = self.profiler.section
         try:
-            done = self._steps(first)
+            done, status = self._steps(first)
         finally:
             self.console.end()
-        status: Literal["finished", "interrupted"] = "finished" if done == total else "interrupted"
+            self.profiler.close()
         rate = self.clock.rate()
         seconds = self.clock.seconds()
         self.console.say(
-            f"{status} at step {done:,} of {total:,} after {format_seconds(seconds)}, "
-            f"{rate:,.0f} images/s"
+            f"{status.replace('_', ' ')} at step {done:,} of {total:,} after "
+            f"{format_seconds(seconds)}, {rate:,.0f} images/s"
         )
         return RunResult(status, done, seconds, rate)
 
-    def _steps(self, first: int) -> int:
-        """Take the steps from `first` on; return how many the run has taken when it stops."""
+    def _steps(self, first: int) -> tuple[int, Literal["finished", "stopped_early", "interrupted"]]:
+        """Take the steps from `first` on; return how many the run has taken, and why it ends."""
         trainer, total = self.trainer, self.trainer.total_steps
         with StopRequest() as stop:
             for step in range(first, total):
                 done = step + 1
                 logged = done in (1, total) or done % self.log_every == 0
-                metrics = trainer.train_step(step, measure=logged)
+                trainer.lr_factor = self.watch.lr_factor
+                with self.profiler.step(step):
+                    metrics = trainer.train_step(
+                        step, measure=logged, probe=self.probe if self._is_measured(done) else None
+                    )
                 self.clock.count(trainer.batches.batch_size)
                 loss = self._log(done, metrics) if logged else None
                 self.console.advance(done, images_per_second=self.clock.rate(), loss=loss)
-                stopping = done < total and self._agree_to_stop(stop, done)
+                stops_early = self.watch.should_stop and done < total
+                ends = done == total or stops_early
+                interrupted = not ends and self._agree_to_stop(stop, done)
                 with self.clock.paused():
-                    if done == total or done % self.preview_every == 0:
+                    if ends:
+                        self._restore_best()
+                    if ends or done % self.preview_every == 0:
                         self._preview(done)
-                    if done == total or done % self.checkpoint_every == 0 or stopping:
-                        self._checkpoint(done)
-                if stopping:
-                    return done
-        return total
+                    if ends or interrupted or done % self.checkpoint_every == 0:
+                        self._checkpoint(done, stopped_early=stops_early)
+                if ends or interrupted:
+                    break
+        if interrupted:
+            return done, "interrupted"
+        return done, "stopped_early" if stops_early else "finished"
 
     def _plan(self, first: int) -> str:
         trainer = self.trainer
@@ -200,13 +235,18 @@ class _Run:
             f"{place}, {trainer.execution}"
         )
 
+    def _is_measured(self, done: int) -> bool:
+        return self.health_every is not None and done % self.health_every == 0
+
     def _log(self, done: int, metrics: Metrics) -> float:
-        """Write one line; return the loss (of the last phase)."""
+        """Write one line, and act on it; return the loss (of the last phase)."""
         values = {name: value for name, value in metrics.items() if not isinstance(value, Tensor)}
         measured = {name: value for name, value in metrics.items() if isinstance(value, Tensor)}
         stacked = torch.stack([value.float() for value in measured.values()])
         means = mean_over_ranks(self.accelerator, stacked).tolist()
         values.update(zip(measured, means, strict=True))
+        with self.clock.paused():
+            values.update(self._profiled(done))
         line = {
             "step": done,
             "images": done * self.trainer.batches.batch_size,
@@ -214,10 +254,52 @@ class _Run:
             "seconds": self.clock.seconds(),
             **values,
         }
-        if self.accelerator.is_main_process:
-            with self.clock.paused():
+        with self.clock.paused():
+            if self.accelerator.is_main_process:
                 self.directory.log(line)
+            factor = multiplier(self.trainer.schedule, done - 1, self.trainer.total_steps)
+            for warning in self.probe.warnings(values, lr_factor=factor):
+                self.console.say(f"health at step {done:,}: {warning}")
+            self._judge(done, values)
         return next(value for name, value in reversed(values.items()) if name.endswith("loss"))
+
+    def _profiled(self, done: int) -> dict[str, float]:
+        """Return the profile's figures once, with the first line of the log after its window."""
+        if not 0 < self.profile_end <= done:
+            return {}
+        self.profile_end = 0
+        if not (values := self.profiler.summary(0.0)):
+            return {}
+        values = self.profiler.summary(self.trainer.count_flops())
+        shares = ", ".join(
+            f"{name.removeprefix('profile/')} {share:.0%}"
+            for name, share in values.items()
+            if name not in ("profile/flops_per_second", "profile/bf16_peak_share")
+        )
+        rate = values["profile/flops_per_second"]
+        self.console.say(
+            f"profile: {shares} of a step; {rate / 1e9:,.1f} GFLOP/s; trace in "
+            f"{self.profiler.trace_file}"
+        )
+        return values
+
+    def _judge(self, done: int, values: Mapping[str, float]) -> None:
+        """Let plateau and early stopping see what was logged; keep the best weights."""
+        lr_factor = self.watch.lr_factor
+        is_best = self.watch.is_needed and self.watch.update(done, values)
+        if self.watch.lr_factor < lr_factor:
+            self.console.say(
+                f"step {done:,}: no improvement; the learning rate is cut to "
+                f"{self.watch.lr_factor:.3g} of the schedule's"
+            )
+        if is_best and self.watch.early_stopping and self.watch.early_stopping.restore_best:
+            with self.trainer.exportable() as best:
+                self.best = {name: v.detach().clone() for name, v in best.state_dict().items()}
+
+    def _restore_best(self) -> None:
+        if self.best:
+            self.trainer.restore(self.best)
+            self.console.say(f"weights of step {self.watch.best_step:,}, the best ones")
 
     def _agree_to_stop(self, stop: StopRequest, done: int) -> bool:
         if self.trainer.device.type != "cpu" and done % _STEPS_BETWEEN_AGREEMENTS:
@@ -225,21 +307,34 @@ class _Run:
         return any_rank(self.accelerator, stop.requested)
 
     def _preview(self, done: int) -> None:
-        if self.preview_images is None or not self.accelerator.is_main_process:
+        if self.preview_images is None:
             return
-        trainable = self.trainer.trainable
-        trainable.eval()
-        # Another batch size than training's would compile everything once more.
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            pictures = trainable.preview(self.preview_images.to(self.trainer.device))
-        trainable.train()
+        with self.trainer.exportable() as trainable:
+            if not self.accelerator.is_main_process:
+                return
+            device = next(trainable.parameters()).device
+            trainable.eval()
+            # Another batch size than training's would compile everything once more.
+            with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+                pictures = trainable.preview(self.preview_images.to(device))
+            trainable.train()
         self.directory.save_previews(pictures, done)
 
-    def _checkpoint(self, done: int) -> None:
+    def _checkpoint(self, done: int, *, stopped_early: bool) -> None:
+        export = self.on_checkpoint
+        if export is not None:
+            with self.trainer.exportable() as trainable:
+                on_main(self.accelerator, lambda: export(done, trainable))
+        checkpoint = Checkpoint(
+            done,
+            self.clock.seconds(),
+            self.trainer.state(),
+            self.watch.state(),
+            self.best,
+            stopped_early,
+        )
+
         def write() -> None:
-            if self.on_checkpoint is not None:
-                self.on_checkpoint(done)
-            checkpoint = Checkpoint(done, self.clock.seconds(), self.trainer.state())
             save_checkpoint(self.directory.checkpoints, checkpoint, keep=self.keep)
 
         on_main(self.accelerator, write)

@@ -1,4 +1,4 @@
-"""The folder of a run: config, environment, log, TensorBoard, previews, checkpoints."""
+"""The folder of a run: config, environment, log and trackers, previews, checkpoints."""
 
 from __future__ import annotations
 
@@ -7,27 +7,51 @@ import json
 import math
 import os
 import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint, read_progress
+from training.checkpoints import (
+    Checkpoint,
+    Progress,
+    latest_checkpoint,
+    load_checkpoint,
+    read_progress,
+)
 from training.compute import on_main
 from training.config import dump_config, first_difference
 from training.environment import describe_environment
 from training.errors import InputError
 from training.previews import save_grid
+from training.trackers import TrackerName, check_trackers, start_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch.utils.tensorboard import SummaryWriter
+    from accelerate.tracking import GeneralTracker
 
 _OWN_FOLDERS = ("tensorboard", "previews", "checkpoints")
 # They say where the run lies, not what it does: a run may be moved and then resumed.
 _PLACE_KEYS = ("name", "runs_dir")
+
+
+class LogConfig(BaseModel):
+    """How often numbers are written down, and where besides log.jsonl."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every: int = Field(default=50, ge=1, description="Steps between lines of log.jsonl.")
+    trackers: tuple[TrackerName, ...] = Field(
+        default=("tensorboard",), description="Where the same numbers go; others are extras."
+    )
+    project: str = Field(
+        default="underlayer",
+        min_length=1,
+        description="The project or experiment that wandb, mlflow and trackio file the run under.",
+    )
 
 
 class RunDirectory:
@@ -44,6 +68,7 @@ class RunDirectory:
         config: BaseModel,
         accelerator: Accelerator,
         *,
+        log: LogConfig,
         resumed: bool,
         exports: Sequence[str],
     ) -> None:
@@ -51,8 +76,9 @@ class RunDirectory:
         self.resumed = resumed
         self._config = config
         self._accelerator = accelerator
+        self._log = log
         self._exports = exports
-        self._tensorboard: SummaryWriter | None = None
+        self._trackers: list[GeneralTracker] | None = None
         self._lock: int | None = None
 
     @classmethod
@@ -64,6 +90,7 @@ class RunDirectory:
         *,
         resume: bool,
         overwrite: bool,
+        log: LogConfig = LogConfig(),
         exports: Sequence[str] = (),
     ) -> RunDirectory:
         """Check that a run may be made or resumed in a folder; write nothing.
@@ -73,25 +100,27 @@ class RunDirectory:
             config: the whole resolved config of the run.
             resume: go on with the run in the folder; start one where there is none.
             overwrite: remove the run in the folder first.
+            log: where numbers go besides log.jsonl.
             exports: names of files that the caller writes into the folder: part of the run.
         Raises:
             InputError: the folder holds a run and neither flag is set, or a run of another
-                config, or something that is not a run; one line.
+                config, or something that is not a run; or a tracker is not installed; one line.
         """
         path = Path(path)
+        check_trackers(log.trackers)
         on_main(accelerator, lambda: _check(path, config, resume=resume, overwrite=overwrite))
         resumed = resume and (path / "config.yaml").exists()
-        return cls(path, config, accelerator, resumed=resumed, exports=exports)
+        return cls(path, config, accelerator, log=log, resumed=resumed, exports=exports)
 
     @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
 
-    def progress(self) -> tuple[int, float]:
-        """Return the steps and seconds that a resumed run has behind it, else (0, 0)."""
+    def progress(self) -> Progress:
+        """Return how far a resumed run is; nothing is behind any other."""
         latest = latest_checkpoint(self.checkpoints) if self.resumed else None
-        return read_progress(latest) if latest else (0, 0.0)
+        return read_progress(latest) if latest else Progress()
 
     def start(self, provenance: Mapping[str, Any]) -> Checkpoint | None:
         """Make or tidy the folder; return the checkpoint to go on from, if there is one.
@@ -114,18 +143,23 @@ class RunDirectory:
         return checkpoint
 
     def log(self, values: Mapping[str, float]) -> None:
-        """Append one line of numbers, "step" among them, to log.jsonl and TensorBoard."""
+        """Append one line of numbers, "step" among them, to log.jsonl and the trackers."""
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite) + "\n")
-        if self._tensorboard is None:  # the import takes seconds
-            from torch.utils.tensorboard import SummaryWriter
-
-            step = int(values["step"])
-            self._tensorboard = SummaryWriter(self.path / "tensorboard", purge_step=step)
-        for name, value in values.items():
-            if name != "step":
-                self._tensorboard.add_scalar(name, value, int(values["step"]))
+        step = int(values["step"])
+        if self._trackers is None:  # only now: their imports take seconds
+            environment = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+            self._trackers = start_trackers(
+                self._log.trackers,
+                folder=self.path,
+                project=self._log.project,
+                run_id=environment["run_id"],
+                config=self._config.model_dump(mode="json"),
+                step=step - 1,
+            )
+        for tracker in self._trackers:
+            tracker.log({k: v for k, v in values.items() if k != "step"}, step=step)
 
     def save_previews(self, pictures: Mapping[str, Tensor], step: int) -> None:
         """Write each batch of pictures as previews/NAME-STEP.png."""
@@ -135,10 +169,10 @@ class RunDirectory:
             save_grid(folder / f"{name}-{step:08d}.png", images)
 
     def close(self) -> None:
-        """Flush TensorBoard's file and let others write here."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-            self._tensorboard = None
+        """End the trackers and let others write here."""
+        for tracker in self._trackers or []:
+            tracker.finish()
+        self._trackers = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -187,7 +221,7 @@ class RunDirectory:
             environment = json.loads(file.read_text(encoding="utf-8"))
             environment.setdefault("resumed", []).append({"step": step, **now})
         else:
-            environment = {**now, **provenance}
+            environment = {"run_id": uuid.uuid4().hex, **now, **provenance}
         _write_text(file, json.dumps(environment, indent=2) + "\n")
         log = self.path / "log.jsonl"
         if log.exists():

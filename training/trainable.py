@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from training.errors import InputError
 from training.optimizers import OptimizerConfig
 from training.randomness import StepDraws
 
@@ -65,6 +66,17 @@ class Trainable(nn.Module, ABC):
     def stages(self) -> Mapping[str, nn.Module]:
         """Return the parts whose health is logged, by name: the direct children, lowest first."""
         return dict(self.named_children())
+
+    def checkpoint_stages(self) -> None:
+        """Keep only what lies between stages for the backward pass, and compute the rest again.
+
+        Raises:
+            InputError: this kind of Trainable cannot.
+        """
+        raise InputError(
+            "compute.checkpoint_stages: found true, but there are no stages here whose activations "
+            "could be computed again; set it to false"
+        )
 
     def bind_phases(self) -> list[Phase]:
         """Ask for the phases, check them, and remember them for `forward`.

@@ -217,7 +217,7 @@ def test_corrupt_shards_end_the_run_unless_told(
 
 def test_a_diverging_run_says_where(run_pretrain: Command) -> None:
     done = run_pretrain("optimizer.kind=sgd", "optimizer.lr=1e30", status=2)
-    assert_one_line(done.stderr, "step", "autoencoder", "learning rate")
+    assert_one_line(done.stderr, "step", "autoencoder", "encoder.stage2", "lower optimizer.lr")
 
 
 def test_help_explains_without_loading_torch(tmp_path: Path) -> None:

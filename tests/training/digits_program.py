@@ -15,21 +15,28 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors.torch import save
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.averaging import AverageConfig, NoAverage
 from training.checkpoints import CheckpointConfig
+from training.clipping import ClipConfig, NormClip
 from training.compute import ComputeConfig, make_accelerator
 from training.config import load_config
+from training.early_stopping import EarlyStoppingConfig
 from training.errors import InputError
+from training.health import HealthConfig
 from training.loop import Trainer
 from training.optimizers import AdamWConfig, MomentumConfig, OptimizerConfig
+from training.profiling import ProfileConfig
 from training.randomness import StepDraws, derive_seed
-from training.run import LogConfig, PreviewConfig, run_training
-from training.run_directory import RunDirectory
+from training.run import PreviewConfig, run_training
+from training.run_directory import LogConfig, RunDirectory
 from training.schedules import CosineSchedule, ScheduleConfig
 from training.trainable import Batch, Phase, Trainable
+from training.weight_penalties import RegularizationConfig
 
 
 class DigitsConfig(BaseModel):
@@ -45,7 +52,13 @@ class DigitsConfig(BaseModel):
     critic: bool = False
     optimizer: OptimizerConfig = AdamWConfig(lr=3e-3, weight_decay=0.01)
     schedule: ScheduleConfig = CosineSchedule()
-    compute: ComputeConfig = ComputeConfig(clip_norm=1.0)
+    compute: ComputeConfig = ComputeConfig()
+    clip: ClipConfig = NormClip(max_norm=1.0)
+    regularization: RegularizationConfig = RegularizationConfig()
+    average: AverageConfig = NoAverage()
+    early_stopping: EarlyStoppingConfig | None = None
+    health: HealthConfig = HealthConfig()
+    profile: ProfileConfig = ProfileConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig(every=5)
     preview: PreviewConfig = PreviewConfig()
@@ -137,6 +150,9 @@ def make_trainer(config: DigitsConfig, accelerator: object) -> Trainer:
         compute=config.compute,
         seed=config.seed,
         accelerator=accelerator,  # type: ignore[arg-type]
+        clip=config.clip,
+        regularization=config.regularization,
+        average=config.average,
     )
 
 
@@ -160,9 +176,20 @@ def train(folder: Path, overrides: list[str], *, resume: bool, overwrite: bool) 
     config = load_config(DigitsConfig, preset, overrides)
     accelerator = make_accelerator(config.compute)
     directory = RunDirectory.open(
-        folder, config, accelerator, resume=resume, overwrite=overwrite, exports=["export.txt"]
+        folder,
+        config,
+        accelerator,
+        log=config.log,
+        resume=resume,
+        overwrite=overwrite,
+        exports=["export.txt", "export.safetensors"],
     )
     trainer = make_trainer(config, accelerator)
+
+    def export(step: int, trainable: Trainable) -> None:
+        folder.joinpath("export.txt").write_text(str(step))
+        folder.joinpath("export.safetensors").write_bytes(save(trainable.state_dict()))
+
     result = run_training(
         trainer,
         directory,
@@ -171,7 +198,10 @@ def train(folder: Path, overrides: list[str], *, resume: bool, overwrite: bool) 
         preview=config.preview,
         provenance={"seed": config.seed, "data_fingerprint": "digits"},
         preview_images=trainer.batches.batch(0)["images"][:10],
-        on_checkpoint=lambda step: folder.joinpath("export.txt").write_text(str(step)) and None,
+        on_checkpoint=export,
+        health=config.health,
+        profile=config.profile,
+        early_stopping=config.early_stopping,
     )
     if result.status == "interrupted":
         print(f"continue with: {sys.argv[0]} {folder} --resume")

@@ -10,13 +10,14 @@ import torch
 
 from training.checkpoints import (
     Checkpoint,
+    Progress,
     latest_checkpoint,
     load_checkpoint,
     read_progress,
     save_checkpoint,
 )
 from training.errors import InputError
-from training.loop import TrainerState
+from training.state import TrainerState
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -24,7 +25,10 @@ def checkpoint(step: int) -> Checkpoint:
     image = torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last)
     model = {"a.weight": tied, "b.weight": tied, "image": image, "count": torch.tensor(step)}
     optimizer = {"fit/a.weight/exp_avg": tied / 3, "fit/a.weight/step": torch.tensor(float(step))}
-    return Checkpoint(step, 1.5, TrainerState(model, optimizer, {"fit": {"scale": 2.0}}))
+    average = {"a.weight": tied / 2}
+    state = TrainerState(model, optimizer, average, {"fit": {"scale": 2.0}})
+    watch = {"plateau": {"factor": 0.5}}
+    return Checkpoint(step, 1.5, state, watch, {"a.weight": tied / 4}, stopped_early=True)
 
 
 @contextmanager
@@ -40,10 +44,16 @@ def largest_file(size: int) -> Iterator[None]:
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     saved = checkpoint(7)
     loaded = load_checkpoint(save_checkpoint(tmp_path, saved, keep=1))
-    assert (loaded.step, loaded.seconds) == (7, 1.5) == read_progress(tmp_path / "step-00000007")
+    assert (loaded.step, loaded.seconds, loaded.stopped_early) == (7, 1.5, True)
+    assert read_progress(tmp_path / "step-00000007") == Progress(7, 1.5, stopped_early=True)
     assert loaded.state.scalers == {"fit": {"scale": 2.0}}
-    for name in ("model", "optimizer"):
-        before, after = getattr(saved.state, name), getattr(loaded.state, name)
+    assert loaded.watch == saved.watch
+    for before, after in (
+        (saved.state.model, loaded.state.model),
+        (saved.state.optimizer, loaded.state.optimizer),
+        (saved.state.average, loaded.state.average),
+        (saved.best, loaded.best),
+    ):
         assert before.keys() == after.keys()
         assert all(torch.equal(before[key], after[key]) for key in before)
 
@@ -88,7 +98,7 @@ def test_damage_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model\.safetensors: cannot be read .*--overwrite$"):
         load_checkpoint(folder)
     (folder / "state.json").write_text('{"format_version": 99}')
-    with pytest.raises(InputError, match="found format version 99, this program reads 1"):
+    with pytest.raises(InputError, match="found format version 99, this program reads 2"):
         load_checkpoint(folder)
     (tmp_path / "LATEST").write_text("../elsewhere")
     with pytest.raises(InputError, match=r"names '\.\./elsewhere', which is not a checkpoint"):

@@ -52,9 +52,9 @@ def test_a_partial_mapping_keeps_the_rest_of_the_default(path: Path) -> None:
 @pytest.mark.parametrize("reverse", [False, True])
 def test_another_kind_drops_what_belonged_to_the_first(path: Path, reverse: bool) -> None:
     path.write_text(DATA + "optimizer: {kind: adamw, lr: 0.1, betas: [0.8, 0.9]}")
-    overrides = ["optimizer.kind=momentum", "optimizer.nesterov=true"]
+    overrides = ["optimizer.kind=momentum", "optimizer.momentum=0.5"]
     config = load_config(Config, path, overrides[::-1] if reverse else overrides)
-    assert config.optimizer == MomentumConfig(nesterov=True)
+    assert config.optimizer == MomentumConfig(momentum=0.5)
 
 
 def test_the_same_kind_again_drops_nothing(path: Path) -> None:
@@ -70,11 +70,10 @@ def test_the_same_kind_again_drops_nothing(path: Path) -> None:
         (
             DATA + "optimizer: {kind: addam}",
             [],
-            "{path}: optimizer.kind: found 'addam'; did you mean 'adam'? (valid kinds: adam, "
-            "adamw, sgd, momentum)",
+            "{path}: optimizer.kind: found 'addam'; did you mean 'adam'? (valid kinds: sgd, ",
         ),
         (DATA + "steps: many", [], "{path}: steps: found 'many'; should be a valid integer"),
-        (DATA, ["schedule.warmup=3"], "schedule.warmup: found 3; should be less than 1"),
+        (DATA, ["schedule.warmup=1.5"], "schedule.warmup: found 1.5; should be a number of steps"),
         (DATA, ["optimizer=adam"], "optimizer: found 'adam'; should be a mapping, such as {{kind:"),
         ("data: {size: 3}", [], "{path}: data.shards: missing"),
         (DATA, ["data.shards={a: 1}"], "data.shards: found {{'a': 1}}; should be a valid string"),
@@ -112,3 +111,10 @@ def test_first_difference_names_key_and_both_values() -> None:
     assert first_difference(config, dump_config(config)) is None
     found = first_difference(other, dump_config(config), ignore=["name"])
     assert found == ("optimizer.lr", "0.003", "0.5")
+
+
+def test_numbers_are_those_of_yaml_1_2(path: Path) -> None:
+    path.write_text(DATA + "name: 10:20\noptimizer: {lr: 1e-3}")
+    config = load_config(Config, path, ["optimizer.weight_decay=.5", "steps=010"])
+    assert (config.name, config.steps) == ("10:20", 10)
+    assert config.optimizer == AdamWConfig(lr=0.001, weight_decay=0.5)

@@ -38,7 +38,8 @@ def test_micro_batches_equal_one_batch(digits: ModuleType, accelerator: Any) -> 
             batch_norm=False,
             dropout=0.0,
             critic=True,
-            compute=ComputeConfig(accumulation=accumulation, clip_norm=0.5),
+            clip={"kind": "norm", "max_norm": 0.5},
+            compute=ComputeConfig(accumulation=accumulation),
         )
         trainer = digits.make_trainer(config, accelerator)
         metrics = [trainer.train_step(step) for step in range(15)]
@@ -51,11 +52,11 @@ def test_clipping_bounds_the_update_not_the_reported_norm(
     digits: ModuleType, accelerator: Any
 ) -> None:
     moved, norms = [], []
-    for clip_norm in (None, 0.01):
+    for clip in ({"kind": "none"}, {"kind": "norm", "max_norm": 0.01}):
         config = digits.DigitsConfig(
             optimizer={"kind": "sgd", "lr": 1.0},
             schedule={"kind": "constant", "warmup": 0.0},
-            compute=ComputeConfig(clip_norm=clip_norm),
+            clip=clip,
         )
         trainer = digits.make_trainer(config, accelerator)
         before = parameters(trainer)

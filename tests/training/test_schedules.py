@@ -98,6 +98,13 @@ def test_any_kind_follows_a_linear_warmup(kind: type[Schedule], warmup: float) -
         assert values[100:] == pytest.approx(factors(kind(warmup=0), 900))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("total", [1, 2, 20, 1000])
+def test_no_step_of_any_run_is_at_rate_zero(kind: type[Schedule], total: int) -> None:
+    values = [multiplier(kind(), step, total) for step in range(total)]
+    assert min(values) > 0 and max(values) <= 1.0
+
+
 def test_a_step_outside_the_run_has_no_rate() -> None:
     for step in (-1, 100):
         with pytest.raises(ValueError, match="outside the run"):
