@@ -17,6 +17,7 @@ examples:
 The run lands in runs_dir/name/: config.yaml, log.jsonl, previews/, checkpoints/ and
 encoder.safetensors, which `python -m downstream curve` reads. SIGTERM and Ctrl-C finish the step,
 write a checkpoint and print the command that goes on. Exit status: 0 done, 2 bad input.
+docs/cluster.md tells how to run it on a cluster.
 """
 
 
@@ -36,6 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--resume", action="store_true", help="go on with the run; start it where none exists"
     )
     parser.add_argument("--overwrite", action="store_true", help="remove an existing run first")
+    parser.add_argument(
+        "--interrupted-status",
+        metavar="N",
+        type=int,
+        default=0,
+        help="exit status of a run that a signal stopped after a checkpoint (0), for batch systems",
+    )
     parser.add_argument(
         "--print-config", action="store_true", help="print every value resolved, and stop"
     )
@@ -64,7 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif args.print_config:
             print_config(args.config, args.overrides)
         else:
-            pretrain(args.config, args.overrides, resume=args.resume, overwrite=args.overwrite)
+            result = pretrain(
+                args.config, args.overrides, resume=args.resume, overwrite=args.overwrite
+            )
+            if result.status == "interrupted":
+                return int(args.interrupted_status)
     except (InputError, DataError, ModelError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
