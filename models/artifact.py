@@ -21,6 +21,7 @@ from torch import Tensor
 
 from models.encoders import Encoder, EncoderConfig, InputContract
 from models.errors import ModelError
+from models.spectral import plain_state_dict
 
 FORMAT_VERSION = 1
 _METADATA_KEY = "underlayer"
@@ -98,6 +99,8 @@ def save_encoder(
 ) -> None:
     """Write an encoder artifact; an existing file is replaced in one step.
 
+    Spectral norm is for training: the file has the divided weights, and a spec without it.
+
     Args:
         trained_on: `fingerprint`, `images` and, where known, `dataset`; values must be JSON.
         config: the resolved pretraining config, as JSON values.
@@ -107,12 +110,12 @@ def save_encoder(
     path = Path(path)
     tensors = {
         name: tensor.detach().to("cpu", _STORED[tensor.is_floating_point()]).contiguous()
-        for name, tensor in encoder.state_dict().items()
+        for name, tensor in plain_state_dict(encoder).items()
     }
     header = ArtifactHeader(
         format_version=FORMAT_VERSION,
         underlayer=_program_version(),
-        spec=encoder.config,
+        spec=encoder.config.model_copy(update={"spectral_norm": False}),
         input=encoder.input,
         stages=[StageRecord(name=n, shape=s) for n, s in encoder.output_shapes.items()],
         trained_on=TrainedOn.model_validate(

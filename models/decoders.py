@@ -10,17 +10,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.dropout import PlainDropout
 from models.encoders import ConvEncoderConfig, DenseEncoderConfig, Encoder, conv_layers
 from models.errors import ModelError
 from models.initialization import Lsuv, initialize
 from models.layers import layer_group, shifts
 from models.lsuv import batch_statistics, lsuv_
+from models.residual import ResidualEncoderConfig
 
 Upsampling = Literal["transposed", "nearest"]
 
 
 class MirrorDecoderConfig(BaseModel):
-    """The encoder's stages in reverse, with its widths, norm, activation and initializer."""
+    """The encoder's stages in reverse, with its widths, norm, activation and initializer.
+
+    Without its dropout and spectral norm; a stage of residual blocks is mirrored by a convolution.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -96,7 +101,7 @@ def _upsample(
 def _conv_decoder(
     config: MirrorDecoderConfig, encoder: Encoder, encoder_config: ConvEncoderConfig
 ) -> Decoder:
-    config_without_dropout = encoder_config.model_copy(update={"dropout": 0.0})
+    config_without_dropout = encoder_config.model_copy(update={"dropout": PlainDropout(rate=0)})
     image_shape = (encoder.input.channels, encoder.input.height, encoder.input.width)
     shapes = [image_shape, *(encoder.output_shapes[name] for name in encoder.stage_names)]
     hidden: list[nn.Module] = []
@@ -137,6 +142,17 @@ def _conv_decoder(
     return Decoder(nn.Sequential(*hidden), nn.Sequential(*output))
 
 
+def _as_convolutional(config: ResidualEncoderConfig) -> ConvEncoderConfig:
+    """The convolutional encoder of the same stages: one convolution in the place of each."""
+    return ConvEncoderConfig(
+        stem=config.stem,
+        widths=config.widths,
+        kernel_size=config.kernel_size,
+        norm=config.norm,
+        activation=config.activation,
+    )
+
+
 def _dense_decoder(encoder: Encoder, encoder_config: DenseEncoderConfig) -> Decoder:
     *lower, features = encoder_config.widths
     hidden: list[nn.Module] = []
@@ -171,10 +187,13 @@ def build_decoder(
     """
     encoder_config = encoder.config
     with torch.random.fork_rng(devices=[]):
-        if isinstance(encoder_config, ConvEncoderConfig):
-            decoder = _conv_decoder(config, encoder, encoder_config)
-        else:
-            decoder = _dense_decoder(encoder, encoder_config)
+        match encoder_config:
+            case ConvEncoderConfig():
+                decoder = _conv_decoder(config, encoder, encoder_config)
+            case ResidualEncoderConfig():
+                decoder = _conv_decoder(config, encoder, _as_convolutional(encoder_config))
+            case DenseEncoderConfig():
+                decoder = _dense_decoder(encoder, encoder_config)
     generator = torch.Generator().manual_seed(seed)
     initialize(decoder.hidden, encoder_config.initializer, encoder_config.activation, generator)
     initialize(decoder.output, "glorot_uniform", "identity", generator)

@@ -3,8 +3,9 @@
 Shapes: B batch, C channels, H height, W width, D features. Images are float in [0, 1], BCHW.
 """
 
+import math
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import (
@@ -12,22 +13,30 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
-    field_validator,
     model_validator,
 )
 from torch import Tensor, nn
 
+from models.dropout import SpatialDropout, make_dropout
 from models.errors import ModelError
-from models.initialization import InitializerConfig, Lsuv, initialize
-from models.layers import ActivationName, NormName, layer_group, shifts
+from models.initialization import Lsuv, initialize
+from models.layers import layer_group, normalizes_lone_values, shifts
 from models.lsuv import lsuv_
+from models.recomputation import checkpointed
+from models.residual import ResidualBlock, ResidualEncoderConfig, residual_stages
+from models.spectral import add_spectral_norm
+from models.stages import (
+    CommonEncoderConfig,
+    KernelSize,
+    Shape,
+    Stage,
+    StageLayers,
+    Width,
+    Widths,
+)
 
-Shape = tuple[int, ...]
-
-# The upper bounds keep a spec that was read from a file from asking for absurd sizes.
-Width = Annotated[int, Field(ge=1, le=65536)]
+# The upper bound keeps a header that was read from a file from asking for absurd sizes.
 Side = Annotated[int, Field(ge=1, le=16384)]
-Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=64)]
 
 
 class InputContract(BaseModel):
@@ -54,20 +63,7 @@ class InputContract(BaseModel):
         return self
 
 
-class _EncoderConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    norm: NormName = "batch"
-    activation: ActivationName = "relu"
-    initializer: InitializerConfig | None = Field(
-        None,
-        description="how weights are drawn: a name, or its kind and values; null follows the "
-        "activation",
-    )
-    dropout: float = Field(0.0, ge=0, lt=1, description="chance that an activation is zeroed")
-
-
-class ConvEncoderConfig(_EncoderConfig):
+class ConvEncoderConfig(CommonEncoderConfig):
     """Strided convolutions: each stage halves height and width (rounded up)."""
 
     kind: Literal["conv"] = "conv"
@@ -75,34 +71,29 @@ class ConvEncoderConfig(_EncoderConfig):
     blocks: int = Field(
         1, ge=1, le=64, description="convolutions per stage; the first has stride 2, the others 1"
     )
-    kernel_size: int = Field(3, ge=1, le=63, description="odd, in pixels")
+    kernel_size: KernelSize = Field(3, description="odd, in pixels")
     stem: Width | None = Field(
         None, description="channels of an unstrided convolution below stage1; null for none"
     )
 
-    @field_validator("kernel_size")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError(f"must be odd, so that padding is the same on both sides, got {value}")
-        return value
 
-
-class DenseEncoderConfig(_EncoderConfig):
+class DenseEncoderConfig(CommonEncoderConfig):
     """Fully connected layers on the flattened image."""
 
     kind: Literal["dense"] = "dense"
     widths: Widths = Field((512, 256), description="units of layer1, layer2, ...")
 
-    @field_validator("norm")
-    @classmethod
-    def _without_positions(cls, value: NormName) -> NormName:
-        if value == "instance":
-            raise ValueError("instance normalizes over positions, of which dense layers have none")
-        return value
+    @model_validator(mode="after")
+    def _without_positions(self) -> "DenseEncoderConfig":
+        if self.norm == "instance" or isinstance(self.dropout, SpatialDropout):
+            found = "norm instance" if self.norm == "instance" else "dropout spatial"
+            raise ValueError(f"found {found}, which is about positions; dense layers have none")
+        return self
 
 
-EncoderConfig = Annotated[ConvEncoderConfig | DenseEncoderConfig, Field(discriminator="kind")]
+EncoderConfig = Annotated[
+    ConvEncoderConfig | ResidualEncoderConfig | DenseEncoderConfig, Field(discriminator="kind")
+]
 
 
 def conv_layers(
@@ -123,30 +114,26 @@ def conv_layers(
         norm=config.norm,
         activation=config.activation,
         spatial=True,
-        dropout=config.dropout,
+        dropout=make_dropout(config.dropout),
     )
 
 
 def _conv_stages(
-    config: ConvEncoderConfig, contract: InputContract
-) -> Iterator[tuple[str, nn.Module, Shape]]:
-    channels, height, width = contract.channels, contract.height, contract.width
+    config: ConvEncoderConfig, channels: int, height: int, width: int
+) -> Iterator[Stage]:
     if config.stem is not None:
         layers = conv_layers(config, channels, config.stem, stride=1)
         channels = config.stem
-        yield "stem", nn.Sequential(*layers), (channels, height, width)
+        yield "stem", StageLayers(*layers), (channels, height, width)
     for number, out_channels in enumerate(config.widths, start=1):
         layers = conv_layers(config, channels, out_channels, stride=2)
         for _ in range(config.blocks - 1):
             layers += conv_layers(config, out_channels, out_channels, stride=1)
         channels, height, width = out_channels, (height + 1) // 2, (width + 1) // 2
-        yield f"stage{number}", nn.Sequential(*layers), (channels, height, width)
+        yield f"stage{number}", StageLayers(*layers), (channels, height, width)
 
 
-def _dense_stages(
-    config: DenseEncoderConfig, contract: InputContract
-) -> Iterator[tuple[str, nn.Module, Shape]]:
-    features = contract.channels * contract.height * contract.width
+def _dense_stages(config: DenseEncoderConfig, features: int) -> Iterator[Stage]:
     for number, units in enumerate(config.widths, start=1):
         linear = nn.Linear(features, units, bias=not shifts(config.norm))
         layers = layer_group(
@@ -155,12 +142,23 @@ def _dense_stages(
             norm=config.norm,
             activation=config.activation,
             spatial=False,
-            dropout=config.dropout,
+            dropout=make_dropout(config.dropout),
         )
         if number == 1:
             layers.insert(0, nn.Flatten())
         features = units
-        yield f"layer{number}", nn.Sequential(*layers), (units,)
+        yield f"layer{number}", StageLayers(*layers), (units,)
+
+
+def _stages(config: EncoderConfig, contract: InputContract) -> Iterator[Stage]:
+    shape = contract.channels, contract.height, contract.width
+    match config:
+        case ConvEncoderConfig():
+            return _conv_stages(config, *shape)
+        case ResidualEncoderConfig():
+            return residual_stages(config, *shape)
+        case DenseEncoderConfig():
+            return _dense_stages(config, math.prod(shape))
 
 
 class Encoder(nn.Module):
@@ -168,7 +166,12 @@ class Encoder(nn.Module):
 
     A stage can be frozen: its parameters get no gradient and it stays in eval mode (batch-norm
     statistics and dropout included) whatever `train()` is called on it or on a parent.
-    Weights are torch's default draw; `build_encoder` draws them as the config says.
+    Weights are torch's default draw, without spectral norm; `build_encoder` draws them as the
+    config says.
+
+    Raises:
+        ModelError: a norm that has only one value at a time to normalize, such as `instance`
+            where a stage has a single position.
     """
 
     def __init__(self, config: EncoderConfig, input: InputContract) -> None:
@@ -178,16 +181,17 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleDict()
         self.output_shapes: dict[str, Shape] = {}
         """Shape of each stage's output, without the batch axis: (C, H, W) or (D,)."""
-        stages = (
-            _conv_stages(config, input)
-            if isinstance(config, ConvEncoderConfig)
-            else _dense_stages(config, input)
-        )
-        for name, stage, shape in stages:
+        for name, stage, shape in _stages(config, input):
+            if normalizes_lone_values(config.norm, shape):
+                raise ModelError(
+                    f"norm: found {config.norm}, which leaves nothing of features of shape "
+                    f"{shape} as those of {name}: take another norm or other widths"
+                )
             self.blocks[name] = stage
             self.output_shapes[name] = shape
         self.stage_names: list[str] = list(self.output_shapes)
         self._frozen: frozenset[str] = frozenset()
+        self._checkpointing = False
         mean = torch.tensor(input.mean, dtype=torch.float64).view(1, -1, 1, 1)
         std = torch.tensor(input.std, dtype=torch.float64).view(1, -1, 1, 1)
         # Not in the state dict: the input contract is their only source.
@@ -205,7 +209,7 @@ class Encoder(nn.Module):
         last = self._stage(upto)
         features = self._normalize(images)
         for name, stage in self.blocks.items():
-            features = stage(features)
+            features = self._run(stage, features)
             if name == last:
                 break
         return features
@@ -220,7 +224,7 @@ class Encoder(nn.Module):
         features = self._normalize(images)
         by_stage: dict[str, Tensor] = {}
         for name, stage in self.blocks.items():
-            by_stage[name] = features = stage(features)
+            by_stage[name] = features = self._run(stage, features)
             if name == last:
                 break
         return by_stage
@@ -245,12 +249,35 @@ class Encoder(nn.Module):
         lowest = self.stage_names[0] if from_stage is None else self._stage(from_stage)
         self._set_frozen(self._frozen & set(self.stage_names[: self.stage_names.index(lowest)]))
 
+    def checkpoint_stages(self) -> None:
+        """Keep only what lies between stages for the backward pass, and compute the rest again.
+
+        Takes less memory and about a third more time (Chen et al. 2016, "Training Deep Nets with
+        Sublinear Memory Cost"). Losses, gradients and running statistics stay the same. Call it
+        before `compile`.
+        """
+        self._checkpointing = True
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile in place as a whole or, after `checkpoint_stages`, each stage by itself."""
+        if not self._checkpointing:
+            super().compile(*args, **kwargs)
+            return
+        # A compiled whole would run what is inside its checkpoints eagerly.
+        for stage in self.blocks.values():
+            stage.compile(*args, **kwargs)
+
     def train(self, mode: bool = True) -> "Encoder":
         """Set training mode for all stages that are not frozen."""
         super().train(mode)
         for name in self._frozen:
             self.blocks[name].eval()
         return self
+
+    def _run(self, stage: nn.Module, features: Tensor) -> Tensor:
+        if self._checkpointing and torch.is_grad_enabled():
+            return checkpointed(stage, features)
+        return stage(features)
 
     def _set_frozen(self, frozen: frozenset[str]) -> None:
         self._frozen = frozenset(frozen)
@@ -282,16 +309,23 @@ def build_encoder(
     Args:
         images: [B, C, H, W] in [0, 1], for the initializer `lsuv`; others do not look at them.
     Raises:
-        ModelError: `lsuv` without images, or with images that are all the same.
+        ModelError: `lsuv` without images, or with images that are all the same; or a norm that
+            the images are too small for.
     """
     with torch.random.fork_rng(devices=[]):
         encoder = Encoder(config, input)
     generator = torch.Generator().manual_seed(seed)
     initialize(encoder, config.initializer, config.activation, generator)
+    if isinstance(config, ResidualEncoderConfig) and config.zero_init_residual:
+        for block in encoder.modules():
+            if isinstance(block, ResidualBlock):
+                block.zero_end()
     if isinstance(config.initializer, Lsuv):
         if images is None:
             raise ModelError("initializer: found lsuv, which needs images to scale the weights on")
         lsuv_(encoder, images)
+    if config.spectral_norm:
+        add_spectral_norm(encoder, seed=seed)
     return encoder
 
 

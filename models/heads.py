@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.dropout import Dropout
 from models.encoders import Encoder
 from models.errors import ModelError
 from models.initialization import initialize
@@ -41,7 +42,7 @@ class LinearHead(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             self.linear = nn.Linear(in_features, classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         initialize(self.linear, "glorot_uniform", "identity", torch.Generator().manual_seed(seed))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -88,6 +89,10 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, K] of images [B, C, H, W] in [0, 1]."""
+        return self.head(self.pooled(images))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Features [B, D] under the head of images [B, C, H, W] in [0, 1]."""
         features = self.encoder.stages(images, upto=self.stages[-1])
         pooled = [pool_to_grid(features[name], self.grid) for name in self.stages]
-        return self.head(pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1))
+        return pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)

@@ -1,6 +1,7 @@
 """Normalization and activation layers by name, as encoders and decoders use them."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -67,10 +68,7 @@ def make_norm(name: NormName, width: int, *, spatial: bool) -> nn.Module | None:
         case "layer":
             return nn.GroupNorm(1, width)
         case "group":
-            groups = math.gcd(width, GROUPS)
-            while not spatial and groups > 1 and width // groups < _LEAST_IN_DENSE_GROUP:
-                groups //= 2
-            return nn.GroupNorm(groups, width)
+            return nn.GroupNorm(_groups(width, spatial=spatial), width)
         case "instance":
             if not spatial:
                 raise ValueError("instance norm needs positions to normalize over")
@@ -79,16 +77,47 @@ def make_norm(name: NormName, width: int, *, spatial: bool) -> nn.Module | None:
             return RMSNorm(width)
 
 
-def make_activation(name: ActivationName) -> nn.Module | None:
-    """The activation layer of that name; None for identity."""
+def _groups(width: int, *, spatial: bool) -> int:
+    groups = math.gcd(width, GROUPS)
+    while not spatial and groups > 1 and width // groups < _LEAST_IN_DENSE_GROUP:
+        groups //= 2
+    return groups
+
+
+def normalizes_lone_values(name: NormName, shape: Sequence[int]) -> bool:
+    """Whether a norm has only one value at a time to normalize, of which it leaves nothing.
+
+    Args:
+        shape: what is normalized, without the batch axis: (C, H, W) or (D,).
+    """
+    width, positions = shape[0], math.prod(shape[1:])
+    match name:
+        case "none" | "batch":
+            return False
+        case "layer":
+            return width * positions == 1
+        case "group":
+            return width // _groups(width, spatial=len(shape) > 1) * positions == 1
+        case "instance":
+            return positions == 1
+        case "rms":
+            return width == 1
+
+
+def make_activation(name: ActivationName, *, inplace: bool = True) -> nn.Module | None:
+    """The activation layer of that name; None for identity.
+
+    Args:
+        inplace: overwrite the input, as behind a norm or a convolution, which do not need their
+            output again; where the activation allows it.
+    """
     match name:
         case "identity":
             return None
-        # In place: what comes before (a norm or a convolution) does not need its output again.
         case "relu":
-            return nn.ReLU(inplace=True)
+            return nn.ReLU(inplace)
         case "leaky_relu":
-            return nn.LeakyReLU(0.01, inplace=True)
+            return nn.LeakyReLU(0.01, inplace)
         case "elu":
             return nn.ELU()
         case "gelu":
@@ -110,13 +139,14 @@ def layer_group(
     norm: NormName,
     activation: ActivationName,
     spatial: bool,
-    dropout: float = 0.0,
+    dropout: nn.Module | None = None,
 ) -> list[nn.Module]:
-    """`transform`, then its norm, activation and dropout, as far as each is asked for."""
-    layers: list[nn.Module | None] = [
-        transform,
-        make_norm(norm, width, spatial=spatial),
-        make_activation(activation),
-        nn.Dropout(dropout) if dropout > 0 else None,
-    ]
+    """`transform`, then its norm and activation, as far as each is asked for, then `dropout`."""
+    return present(
+        transform, make_norm(norm, width, spatial=spatial), make_activation(activation), dropout
+    )
+
+
+def present(*layers: nn.Module | None) -> list[nn.Module]:
+    """The layers that are there."""
     return [layer for layer in layers if layer is not None]

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.dropout import _DropoutNd
 
+from models.dropout import dropout_layers
 from models.errors import ModelError
 
 
@@ -29,7 +29,7 @@ def lsuv_(module: nn.Module, inputs: Tensor) -> None:
     Raises:
         ModelError: a layer's output does not vary, as with images that are all the same.
     """
-    names = {
+    names: dict[nn.Module, str] = {
         layer: name
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Linear | _ConvNd)
@@ -65,9 +65,8 @@ def batch_statistics(module: nn.Module) -> Iterator[None]:
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     try:
         module.train()
-        for part in modes:
-            if isinstance(part, _DropoutNd):
-                part.eval()
+        for part in dropout_layers(module):
+            part.eval()
         yield
     finally:
         for part, mode in modes.items():
