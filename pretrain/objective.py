@@ -23,6 +23,10 @@ class Objective(Trainable):
         others = {name: child for name, child in self.named_children() if name != "encoder"}
         return {f"encoder.{name}": block for name, block in self.encoder.blocks.items()} | others
 
+    def checkpoint_stages(self) -> None:
+        """Keep of the encoder only what lies between stages for the backward pass."""
+        self.encoder.checkpoint_stages()
+
 
 def to_float(images: Tensor) -> Tensor:
     """Return uint8 images [B, C, H, W] as float32 in [0, 1], channels last in memory.
