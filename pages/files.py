@@ -1,5 +1,6 @@
 """Pages and pictures as files: whole or not at all."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from pages.errors import PageError
@@ -20,4 +21,5 @@ def write_file(path: Path, content: bytes) -> None:
         reason = (error.strerror or str(error)).lower()
         raise PageError(f"{path}: cannot be written ({reason}): choose another place") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.pretrain.conftest import config as config
+from tests.pretrain.conftest import shards as shards
+
 PROGRAM = Path(__file__).with_name("digits_program.py")
 ROOT = PROGRAM.parent.parent.parent
 
