@@ -1,0 +1,187 @@
+"""The command line around networks: `python -m models diagnose CONFIG`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.diagnosis_networks import DiagnosedNetwork
+
+_DIAGNOSE = """\
+Write a page that shows how a network's fresh weights pass images forward and gradients back, and
+where they vanish, explode, saturate or die: for the encoder of a pretraining config as it is, and
+for each initializer with each activation, on a deep dense stack and on that encoder."""
+
+_DIAGNOSE_EXAMPLES = """\
+examples:
+  python -m models diagnose configs/pretrain/quickstart.yaml --out diagnosis.html
+  python -m models diagnose configs/pretrain/quickstart.yaml encoder.norm=none
+  python -m models diagnose configs/pretrain/quickstart.yaml \\
+      --initializers normal:std=0.05,orthogonal,lsuv --activations relu,gelu,selu
+
+An initializer is a name, or a name with values such as uniform:bound=0.1. docs/diagnosis.md tells
+how to read the page. Exit status: 0 the page is written, whatever it says; 2 bad input."""
+
+_INITIALIZERS = "normal:std=1,normal:std=0.01,uniform,lecun_normal,glorot_normal,he_normal"
+_ACTIVATIONS = "sigmoid,tanh,relu"
+_MOST_IMAGES, _LEAST_IMAGES = 128, 16
+_MOST_PIXELS = 2**22
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models", description="Look at networks before they are trained."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    diagnose = commands.add_parser(
+        "diagnose",
+        help="see why a network does or does not train",
+        description=_DIAGNOSE,
+        epilog=_DIAGNOSE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    diagnose.add_argument("config", metavar="CONFIG", help="YAML file of a pretraining run")
+    diagnose.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="values that replace the file's"
+    )
+    diagnose.add_argument(
+        "--data", metavar="SHARDS", help="images in place of those of data.shards"
+    )
+    diagnose.add_argument(
+        "--initializers", metavar="A,B", default=_INITIALIZERS, help=f"by name ({_INITIALIZERS})"
+    )
+    diagnose.add_argument(
+        "--activations", metavar="A,B", default=_ACTIVATIONS, help=f"by name ({_ACTIVATIONS})"
+    )
+    diagnose.add_argument(
+        "--out", type=Path, default=Path("diagnosis.html"), help="the page (diagnosis.html)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = build_parser()
+    args, left = parser.parse_known_args(argv)
+    if any(text.startswith("-") for text in left):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    args.overrides += left  # those behind an option: argparse takes positionals in one piece only
+    command = shlex.join(["python", "-m", "models", *(sys.argv[1:] if argv is None else argv)])
+
+    # Only now: the imports take seconds, and --help needs none of them.
+    from data.errors import DataError
+    from models.errors import ModelError
+    from pages.errors import PageError
+    from training.errors import InputError
+
+    try:
+        diagnose(args, command)
+    except (InputError, DataError, ModelError, PageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def diagnose(args: argparse.Namespace, command: str) -> None:
+    """Measure the networks that were asked for; write the page and print the verdicts.
+
+    Args:
+        args: of the command `diagnose`.
+        command: what was called, for the page.
+    """
+    from models.diagnosis_networks import (
+        STACK,
+        combinations,
+        diagnose_encoder,
+        parse_activations,
+        parse_initializers,
+    )
+    from models.diagnosis_page import render_diagnosis
+    from pages.files import write_file
+    from pretrain.config import PretrainConfig
+    from pretrain.run import input_contract
+    from training.config import dump_config, load_config
+    from training.environment import project_version
+    from training.randomness import derive_seed
+
+    initializers = parse_initializers(args.initializers.split(","))
+    activations = parse_activations(args.activations.split(","))
+    config = load_config(PretrainConfig, args.config, args.overrides)
+    configs = {
+        "Deep dense stack": combinations(STACK, initializers, activations),
+        "The encoder, varied": combinations(config.encoder, initializers, activations),
+    }
+    store = config.data.open(args.data or config.data.shards)
+    contract = input_contract(store.images)
+    images = _sample(store.images)
+    seed = derive_seed(config.seed, "encoder")  # the weights that a run starts with
+
+    own = diagnose_encoder(config.encoder, contract, images, seed=seed)
+    grids = {
+        title: [diagnose_encoder(one, contract, images, seed=seed) for one in varied]
+        for title, varied in configs.items()
+    }
+    page = render_diagnosis(
+        own,
+        grids,
+        name=config.name,
+        facts=[
+            ("Encoder", config.encoder.kind),
+            ("Norm", config.encoder.norm),
+            ("Activation", config.encoder.activation),
+            ("Initializer", own.initializer),
+            ("Images", f"{len(images)} of {store.info.name if store.info else 'an unnamed set'}"),
+            ("Seed", str(config.seed)),
+        ],
+        config_text=dump_config(config.encoder),
+        command=command,
+        version=project_version(),
+    )
+    write_file(args.out, page.encode())
+    for title, networks in grids.items():
+        print(f"{title}\n{_matrix(networks)}\n")
+    print(_in_words(config.name, own))
+    print(f"wrote {args.out}")
+
+
+def _sample(images: Tensor) -> Tensor:
+    """Float images in [0, 1], spread evenly over all; the fewer, the larger they are."""
+    pixels = images.shape[-1] * images.shape[-2]
+    most = min(_MOST_IMAGES, max(_LEAST_IMAGES, _MOST_PIXELS // pixels))
+    return images[:: max(1, len(images) // most)][:most].float() / 255
+
+
+def _matrix(networks: Sequence[DiagnosedNetwork]) -> str:
+    """The verdicts as a table: a row for each initializer, a column for each activation."""
+    from models.diagnosis import overall
+
+    activations = list(dict.fromkeys(network.config.activation for network in networks))
+    rows = {network.initializer: [network.initializer] for network in networks}
+    for network in networks:
+        rows[network.initializer].append(overall(network.layers)[0])
+    lines = [["", *activations], *rows.values()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def _in_words(name: str, own: DiagnosedNetwork) -> str:
+    """The verdict on the encoder as configured, and what is wrong with which layer."""
+    from models.diagnosis import overall
+
+    verdict, extent = overall(own.layers)
+    lines = [f"encoder of {name} ({own.initializer}, {own.config.activation}): {verdict}, {extent}"]
+    for layer in own.layers:
+        lines += [f"  {layer.name}: {kind}, {text}" for kind, text in layer.findings]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
