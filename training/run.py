@@ -108,6 +108,7 @@ def run_training(
     try:
         return run.train(provenance)
     except NonFiniteLossError as error:
+        directory.note_divergence(str(error))
         raise NonFiniteLossError(f"{error}; {_last_checkpoint(directory)}") from None
     except OSError as error:
         if error.errno not in NO_SPACE:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from accelerate.tracking import GeneralTracker
 
+DIVERGED = "diverged.txt"
+"""The error that ended a run whose loss was not finite; removed where the run goes on."""
+
 _OWN_FOLDERS = ("tensorboard", "previews", "checkpoints")
 # They say where the run lies, not what it does: a run may be moved and then resumed.
 _PLACE_KEYS = ("name", "runs_dir")
@@ -168,6 +171,11 @@ class RunDirectory:
         for name, images in pictures.items():
             save_grid(folder / f"{name}-{step:08d}.png", images)
 
+    def note_divergence(self, error: str) -> None:
+        """Leave word for who reads the folder that the run ended by this error."""
+        if self._accelerator.is_main_process:
+            _write_text(self.path / DIVERGED, f"{error}\n")
+
     def close(self) -> None:
         """End the trackers and let others write here."""
         for tracker in self._trackers or []:
@@ -223,6 +231,7 @@ class RunDirectory:
         else:
             environment = {"run_id": uuid.uuid4().hex, **now, **provenance}
         _write_text(file, json.dumps(environment, indent=2) + "\n")
+        (self.path / DIVERGED).unlink(missing_ok=True)
         log = self.path / "log.jsonl"
         if log.exists():
             _write_text(log, "".join(_lines_until(log, step)))

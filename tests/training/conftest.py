@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.pretrain.conftest import CONFIG
 from tests.pretrain.conftest import config as config
 from tests.pretrain.conftest import shards as shards
+from tests.processes import run_module
 
 PROGRAM = Path(__file__).with_name("digits_program.py")
 ROOT = PROGRAM.parent.parent.parent
@@ -36,6 +38,29 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+STUDY = """\
+base: digits.yaml
+runs_dir: runs
+overrides: [steps=20, log.every=1]
+variants:
+  adam: [optimizer.kind=adam, optimizer.lr=0.01]
+  slow: [optimizer.kind=sgd, optimizer.lr=1e-4]
+  hopeless: [optimizer.kind=sgd, optimizer.lr=1e30, clip.kind=none]
+"""
+
+
+@pytest.fixture(scope="session")
+def race(
+    shards: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A folder in which a race of three variants was run, one of which diverged; its output."""
+    folder = tmp_path_factory.mktemp("race")
+    (folder / "digits.yaml").write_text(CONFIG.format(shards=shards / "train-*.tar"))
+    (folder / "study.yaml").write_text(STUDY)
+    done = run_module("training", "race", "study.yaml", "--jobs", 2, cwd=folder, status=1)
+    return folder, done
 
 
 @pytest.fixture

@@ -1,0 +1,156 @@
+"""Races: the variants of one pretraining config, each a run of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from training.console import format_seconds
+from training.errors import InputError
+from training.run_reading import Run, read_run
+from training.signals import StopRequest
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SECONDS_BETWEEN_LOOKS = 0.1
+
+
+class RaceConfig(BaseModel):
+    """Which variants of which config to run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str = Field(description="Config of `python -m pretrain` that all variants share.")
+    runs_dir: str = Field(description="Folder of the variants' runs.")
+    overrides: tuple[str, ...] = Field(
+        default=(), description="key=value in place of the base's, in every variant."
+    )
+    variants: Mapping[str, tuple[str, ...]] = Field(
+        min_length=1, description="Name of a variant -> its own key=value."
+    )
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(),
+        description="Run every variant with each of these seeds, as NAME-seedN; none: once, with "
+        "the base's seed.",
+    )
+
+    @model_validator(mode="after")
+    def _names_are_folders(self) -> Self:
+        for name in self.variants:
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"found the variant {name!r}, which names a folder; use letters, digits, dots, "
+                    "dashes and underscores"
+                )
+        return self
+
+    def runs(self) -> dict[str, list[str]]:
+        """Return each run's overrides of the base by its name, in the order of the race."""
+        found = {}
+        for variant, own in self.variants.items():
+            for name, seed in self._seeded(variant):
+                place = [f"name={name}", f"runs_dir={self.runs_dir}"]
+                found[name] = [*self.overrides, *own, *seed, *place]
+        return found
+
+    def _seeded(self, variant: str) -> list[tuple[str, list[str]]]:
+        if not self.seeds:
+            return [(variant, [])]
+        return [(f"{variant}-seed{seed}", [f"seed={seed}"]) for seed in self.seeds]
+
+
+@dataclass(frozen=True)
+class RaceResult:
+    """How a race ended.
+
+    Attributes:
+        failed: names of the runs that did not reach their end by themselves.
+        stopped: whether a signal ended the race before its last run.
+    """
+
+    failed: list[str]
+    stopped: bool
+
+
+def run_race(race: RaceConfig, *, jobs: int) -> RaceResult:
+    """Run all variants, or go on with those that are not finished; print how each ended.
+
+    Each is a process, `python -m pretrain BASE key=value ... --resume`, whose output goes to a
+    hidden file beside its run, RUNS_DIR/.NAME.txt. SIGTERM and SIGINT end those that are running
+    after a checkpoint.
+
+    Args:
+        race: the study.
+        jobs: runs at the same time; several share the cores evenly.
+    Raises:
+        InputError: jobs below 1; one line.
+    """
+    if jobs < 1:
+        raise InputError(f"--jobs: found {jobs}; give 1 or more")
+    waiting = list(race.runs().items())
+    total, failed = len(waiting), []
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    Path(race.runs_dir).mkdir(parents=True, exist_ok=True)
+    with StopRequest() as stop:
+        while running or (waiting and not stop.requested):
+            while waiting and len(running) < jobs and not stop.requested:
+                name, overrides = waiting.pop(0)
+                print(f"{name}: begins, {total - len(waiting)} of {total}", flush=True)
+                running[name] = _start(race, name, overrides, jobs)
+            if stop.requested:
+                for process in running.values():
+                    process.send_signal(signal.SIGTERM)
+            for name in [name for name, process in running.items() if process.poll() is not None]:
+                status = running.pop(name).returncode
+                succeeded, words = _outcome(race, name, status)
+                print(f"{name}: {words}", flush=True)
+                if not succeeded and not stop.requested:
+                    failed.append(name)
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        return RaceResult(failed, stopped=stop.requested)
+
+
+def _start(race: RaceConfig, name: str, overrides: list[str], jobs: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pretrain", race.base, *overrides, "--resume"]
+    environment = dict(os.environ)
+    if jobs > 1:  # else each would start a thread for every core
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    with _output_of(race, name).open("wb") as output:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _output_of(race: RaceConfig, name: str) -> Path:
+    return Path(race.runs_dir, f".{name}.txt")
+
+
+def _outcome(race: RaceConfig, name: str, status: int) -> tuple[bool, str]:
+    """Return whether a run reached its end, and how it ended in words."""
+    output = _output_of(race, name)
+    if status != 0:
+        lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
+        told = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        return False, f"failed with exit status {status}: {told} (all it said: {output})"
+    run = read_run(Path(race.runs_dir, name))
+    if run.ending in ("finished", "stopped early"):
+        return True, f"{run.ending} after {run.steps:,} steps, {_last_loss(run)}"
+    return False, f"{run.ending} at step {run.steps:,}; the same race goes on with it"
+
+
+def _last_loss(run: Run) -> str:
+    name, series = next((n, s) for n, s in run.series.items() if n.endswith("loss"))
+    return f"{format_seconds(run.seconds)}, {name} {series.values[-1]:.4g}"
