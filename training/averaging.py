@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from training.errors import InputError
+from training.sharding import is_spread, spread_like
 
 
 class _AverageBase(BaseModel):
@@ -82,7 +83,11 @@ class ParameterAverage:
             return
         pairs = [(self._averages[name], value) for name, value in self._values.items()]
         floating = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floating], [value for _, value in floating], share)
+        # Shared-out parameters and whole buffers cannot stand in one call.
+        for spread in (False, True):
+            same = [pair for pair in floating if is_spread(pair[0]) is spread]
+            if same:
+                torch._foreach_lerp_([a for a, _ in same], [value for _, value in same], share)
         for average, value in pairs:
             if not average.is_floating_point():
                 average.copy_(value)
@@ -117,8 +122,9 @@ class ParameterAverage:
                 "that wrote it, or start anew with --overwrite"
             )
         self._averages = {
-            name: torch.empty_like(self._values[name]).copy_(tensor)
-            for name, tensor in tensors.items()
+            name: torch.empty_like(value).copy_(spread_like(tensors[name], value))
+            for name, value in self._values.items()
+            if name in tensors
         }
 
     @contextmanager

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from training.errors import InputError
 from training.lbfgs import LBFGS
+from training.sharding import spread_like
 
 Named = Sequence[tuple[str, nn.Parameter]]
 
@@ -63,5 +64,6 @@ def load_optimizer_tensors(
             device = parameter.device if is_fused[parameter] else torch.device("cpu")
             value = value.to(device, copy=True)
         else:
-            value = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+            own = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+            value = own.copy_(spread_like(value, parameter))
         optimizer.state[parameter][key] = value

@@ -87,7 +87,6 @@ class PhaseUpdate:
     def minimize(self, closure: Callable[[], Tensor]) -> None:
         """Let an optimizer that `needs_closure` take its step on a loss that it evaluates."""
         self.optimizer.step(closure)  # type: ignore[arg-type]
-        self._penalty.after_step(self.optimizer)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what the optimizer remembers, as `optimizer_tensors`."""

@@ -67,9 +67,9 @@ def _refuse_with_closure(
         raise InputError(
             f"{found} clip.kind {clip.kind!r}; its line search bounds the step: use clip.kind none"
         )
-    if regularization.l1 or regularization.l2:
+    if regularization != RegularizationConfig():
         raise InputError(
-            f"{found} regularization.l1 or .l2; use optimizer.weight_decay, which it minimizes too"
+            f"{found} regularization; use optimizer.weight_decay, which it minimizes too"
         )
 
 

@@ -9,9 +9,6 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(module: nn.Module, parts: Iterable[nn.Module], device: torch.device) -> None:
@@ -22,15 +19,24 @@ def shard(module: nn.Module, parts: Iterable[nn.Module], device: torch.device) -
         parts: modules inside it, each called as a module: what is gathered together for its
             forward and backward pass.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for part in parts:
         fully_shard(part, mesh=mesh)
     fully_shard(module, mesh=mesh)
 
 
+def is_spread(value: Tensor) -> bool:
+    """Tell whether each rank holds a share of a tensor: whether it is a DTensor."""
+    # Asked of its class this would cost every process 0.7 s: the import of torch's DTensor.
+    return hasattr(value, "full_tensor")
+
+
 def whole(value: Tensor) -> Tensor:
     """Return a tensor with all ranks' shares in it. Every rank must call it."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return value.full_tensor() if is_spread(value) else value  # type: ignore[attr-defined]
 
 
 def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -40,6 +46,9 @@ def whole_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def spread_like(value: Tensor, target: Tensor) -> Tensor:
     """Return this rank's share of a whole `value`, as `target` is spread; else `value` itself."""
-    if not isinstance(target, DTensor):
+    if not is_spread(target):
         return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(target, DTensor)
     return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)

@@ -50,7 +50,10 @@ class Trainable(nn.Module, ABC):
         """Return the phases in the order in which a step runs them. Called once per Trainer."""
 
     def after_step(self, step: int) -> None:
-        """Update what is not trained by gradients. `step` has just been taken, counted from 0."""
+        """Update what is not trained by gradients. `step` has just been taken, counted from 0.
+
+        Under compute.distribution fsdp2 parameters are DTensors here: `training.sharding.whole`.
+        """
 
     def preview(self, images: Tensor) -> dict[str, Tensor]:
         """Return pictures by name, each float [N, C, H, W] in [0, 1], shown eight to a row.

@@ -35,6 +35,7 @@ from training.randomness import StepDraws, derive_seed
 from training.run import PreviewConfig, run_training
 from training.run_directory import LogConfig, RunDirectory
 from training.schedules import CosineSchedule, ScheduleConfig
+from training.sharding import whole
 from training.trainable import Batch, Phase, Trainable
 from training.weight_penalties import RegularizationConfig
 
@@ -46,6 +47,7 @@ class DigitsConfig(BaseModel):
     steps: int = 40
     batch_size: int = 32
     seed: int = 0
+    width: int = 8
     batch_norm: bool = True
     dropout: float = 0.2
     noise: float = 0.3
@@ -93,15 +95,15 @@ class Digits(Trainable):
         generator_state = torch.get_rng_state()
         torch.manual_seed(derive_seed(config.seed, "weights"))
         self.features = nn.Sequential(
-            nn.Conv2d(1, 8, 3, stride=2, padding=1),
-            nn.BatchNorm2d(8) if config.batch_norm else nn.Identity(),
+            nn.Conv2d(1, config.width, 3, stride=2, padding=1),
+            nn.BatchNorm2d(config.width) if config.batch_norm else nn.Identity(),
             nn.ReLU(),
             nn.Flatten(),
             nn.Dropout(config.dropout),
         )
-        self.head = nn.Linear(128, 10)
-        self.critic = nn.Linear(128, 1) if config.critic else None
-        self.register_buffer("average", torch.zeros(10, 128))
+        self.head = nn.Linear(16 * config.width, 10)
+        self.critic = nn.Linear(16 * config.width, 1) if config.critic else None
+        self.register_buffer("average", torch.zeros(10, 16 * config.width))
         torch.set_rng_state(generator_state)
 
     def phases(self) -> list[Phase]:
@@ -114,7 +116,7 @@ class Digits(Trainable):
         return phases
 
     def after_step(self, step: int) -> None:
-        self.average.lerp_(self.head.weight, 0.1)
+        self.average.lerp_(whole(self.head.weight), 0.1)
         time.sleep(float(os.environ.get("STEP_SECONDS", 0)))
         if step >= int(os.environ.get("FULL_FROM", self.config.steps)):
             _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

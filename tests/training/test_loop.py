@@ -11,6 +11,7 @@ from torch import Tensor
 from training.compute import ComputeConfig, make_accelerator
 from training.errors import InputError, NonFiniteLossError
 from training.loop import Trainer
+from training.schedules import ConstantSchedule
 
 
 def parameters(trainer: Trainer) -> dict[str, Tensor]:
@@ -96,7 +97,59 @@ def test_dropout_depends_on_the_step_alone(digits: ModuleType, accelerator: Any)
     assert loss_of_first_step() == first
 
 
-@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "momentum"])
+@pytest.mark.parametrize(("kind", "steps"), [("lbfgs", 3), ("newton_cg", 8)])
+def test_whole_batch_optimizers_take_large_steps(
+    digits: ModuleType, accelerator: Any, kind: str, steps: int
+) -> None:
+    class OneBatch(digits.DigitsBatches):  # type: ignore[name-defined, misc]
+        def batch(self, step: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
+            return super().batch(0, start, stop)
+
+    config = digits.DigitsConfig(batch_norm=False, noise=0.0, dropout=0.0, optimizer={"kind": kind})
+    trainer = Trainer(
+        digits.Digits(config),
+        OneBatch(256, 0),
+        total_steps=steps,
+        schedule=ConstantSchedule(warmup=0),
+        compute=config.compute,
+        seed=0,
+        accelerator=accelerator,
+    )
+    metrics = [trainer.train_step(step) for step in range(steps)]
+    assert float(metrics[0]["loss"]) > 2.2
+    assert float(metrics[-1]["loss"]) < 0.5
+    assert metrics[-1].keys() >= {"loss", "lr", "accuracy"}
+
+
+def refusal(digits: ModuleType, accelerator: Any, **values: Any) -> str:
+    with pytest.raises(InputError) as error:
+        digits.make_trainer(digits.DigitsConfig(**values), accelerator)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_settings_that_contradict_each_other_are_refused(
+    digits: ModuleType, accelerator: Any
+) -> None:
+    def with_lbfgs(**values: Any) -> str:
+        values = {"clip": {"kind": "none"}, "optimizer": {"kind": "lbfgs"}, **values}
+        return refusal(digits, accelerator, **values)
+
+    assert "clip.kind 'norm'" in with_lbfgs(clip={"kind": "norm"})
+    assert "compute.accumulation 2" in with_lbfgs(compute={"accumulation": 2})
+    assert "itself, with regularization" in with_lbfgs(regularization={"l1": 0.1})
+
+    def with_shares(**values: Any) -> str:
+        return refusal(digits, accelerator, compute={"distribution": "fsdp2"}, **values)
+
+    assert "'fsdp2' and an objective of 2 phases" in with_shares(critic=True)
+    assert "clip.kind 'adaptive'" in with_shares(clip={"kind": "adaptive"})
+    assert "regularization.max_norm" in with_shares(regularization={"max_norm": 1.0})
+    message = refusal(digits, accelerator, schedule={"kind": "step", "every": 99})
+    assert "schedule.every: found 99, but the run has 40 steps" in message
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd", "momentum", "nadam", "lamb", "lion"])
 def test_state_is_all_there_is(digits: ModuleType, accelerator: Any, kind: str) -> None:
     config = digits.DigitsConfig(optimizer={"kind": kind}, critic=True)
     straight = digits.make_trainer(config, accelerator)

@@ -1,6 +1,7 @@
 """Long runs as their user meets them: killed, stopped, resumed, refused, on two ranks."""
 
 import json
+import random
 import resource
 import signal
 import socket
@@ -23,7 +24,8 @@ def final_tensors(run: Path) -> dict[str, torch.Tensor]:
     folder = run / "checkpoints" / (run / "checkpoints/LATEST").read_text()
     return {
         f"{name}/{key}": value
-        for name in ("model", "optimizer")
+        for name in ("model", "optimizer", "average")
+        if (folder / f"{name}.safetensors").exists()
         for key, value in load_file(folder / f"{name}.safetensors").items()
     }
 
@@ -220,6 +222,85 @@ def test_two_ranks_equal_one(digits: ModuleType, start: Start, tmp_path: Path) -
         for key in ("step", "digits/loss", "digits/accuracy", "critic/loss", "digits/grad_norm"):
             assert b[key] == pytest.approx(a[key], rel=1e-4), key
     assert json.loads((tmp_path / "two/environment.json").read_text())["ranks"] == 2
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(
+    digits: ModuleType, start: Start, tmp_path: Path
+) -> None:
+    options = ["steps=24", "batch_norm=false", "dropout=0", "checkpoint.every=8", "log.every=4"]
+    assert digits.main([str(tmp_path / "one"), *options]) == 0
+    run = tmp_path / "both"
+    process = start(run, *options, launcher=torchrun(), BROKEN_FROM="18")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0 and "step 19, phase 'digits'" in err, err
+
+    assert digits.main([str(run), *options, "--resume"]) == 0
+    for name, value in final_tensors(tmp_path / "one").items():
+        torch.testing.assert_close(final_tensors(run)[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    losses = [[line["loss"] for line in log_lines(r)] for r in (tmp_path / "one", run)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_shared_out_weights_train_resume_and_export_as_whole_ones(
+    digits: ModuleType, start: Start, tmp_path: Path
+) -> None:
+    options = [
+        "steps=16", "batch_norm=false", "dropout=0", "checkpoint.every=5", "log.every=4",
+        "health.every=4", "average.kind=ema", "average.decay=0.5", "regularization.l1=1e-4",
+        "regularization.decoupled=true",
+    ]  # fmt: skip
+    assert digits.main([str(tmp_path / "one"), *options]) == 0
+
+    run = tmp_path / "shares"
+    options += ["compute.distribution=fsdp2", "compute.accumulation=2"]
+    process = start(run, *options, launcher=torchrun(), BROKEN_FROM="12")
+    assert process.wait(timeout=120) != 0
+    process = start(run, *options, "--resume", launcher=torchrun())
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "from step 10 to step 16" in out
+
+    one, shares = final_tensors(tmp_path / "one"), final_tensors(run)
+    assert one.keys() == shares.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(shares[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    exports = [load_file(r / "export.safetensors") for r in (tmp_path / "one", run)]
+    for name, value in exports[0].items():
+        torch.testing.assert_close(exports[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
+    for a, b in zip(log_lines(tmp_path / "one"), log_lines(run), strict=True):
+        assert a.keys() == b.keys()
+        measured = {k for k in a if k.startswith(("health/grad_norm", "health/update_ratio"))}
+        for key in {"loss", "lr", "grad_norm", "accuracy"} | measured:
+            assert b[key] == pytest.approx(a[key], rel=2e-3, abs=1e-4), key
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments_change_nothing(
+    digits: ModuleType, start: Start, tmp_path: Path
+) -> None:
+    # A checkpoint at every step, and large ones: many a kill falls into the writing of one.
+    options = [
+        "steps=1500", "checkpoint.every=1", "checkpoint.keep=1", "log.every=10", "critic=true",
+        "average.kind=ema", "log.trackers=[]", "width=64",
+    ]  # fmt: skip
+    straight = start(tmp_path / "straight", *options)
+    assert straight.wait(timeout=600) == 0, straight.communicate()
+
+    run, chance, kills = tmp_path / "killed", random.Random(0), 0
+    while kills < 50:
+        process = start(run, *options, "--resume", STEP_SECONDS="0.02")
+        log = run / "checkpoints/LATEST"
+        before = log.read_text() if log.exists() else ""
+        wait_for(lambda log=log, b=before: log.exists() and log.read_text() != b, process)
+        time.sleep(chance.uniform(0, 0.4))
+        assert process.poll() is None, "the run is too short for so many kills"
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+    final = start(run, *options, "--resume")
+    assert final.wait(timeout=600) == 0, final.communicate()
+    assert_same_run(tmp_path / "straight", run)
 
 
 @pytest.mark.slow
