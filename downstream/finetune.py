@@ -48,7 +48,13 @@ class SupervisedTraining(Trainable):
     def phases(self) -> Sequence[Phase]:
         trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         trains_encoder = any(name.startswith("classifier.encoder.") for name, _ in trained)
-        factors = {"classifier.encoder": self.recipe.encoder_lr_factor} if trains_encoder else {}
+        factors = {}
+        if trains_encoder:
+            factors = self.recipe.stage_rates.lr_factors(
+                self.classifier.encoder.stage_names,
+                prefix="classifier.encoder.blocks",
+                factor=self.recipe.encoder_lr_factor,
+            )
         optimizer = AdamWConfig(lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
         return [Phase("classification", trained, optimizer, self._loss, factors)]
 
@@ -127,12 +133,21 @@ class Fit:
         for step in range(self.steps):
             trainer.train_step(step, measure=False)
             if step + 1 in due:
-                logits = predict(self.classifier, data.images, rows, self.accelerator.device)
+                logits = self.predict(data.images, rows)
                 nll = F.cross_entropy(logits, labels, reduction="sum").item()
                 hits = int((logits.argmax(dim=1) == labels).sum())
                 scores.append(Scored(step + 1, nll, hits))
                 trainer.trainable.train()
         return scores
+
+    def predict(self, images: Tensor, rows: NDArray[np.int64] | None = None) -> Tensor:
+        """Logits [N, C] on the CPU of uint8 images (those of `rows`), as the recipe says."""
+        self.classifier.eval()
+        chosen = torch.arange(len(images)) if rows is None else torch.from_numpy(rows)
+        device = self.accelerator.device
+        parts = (images[part].to(device) for part in chosen.split(_PREDICTED_AT_ONCE))
+        
+        return predict(self.classifier, images, rows, device)
 
     def _after_head(self) -> Trainer:
         encoder = self.classifier.encoder

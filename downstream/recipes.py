@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from data.augment import AugmentConfig
+from training.stage_rates import StageRatesConfig
 
 Value = TypeVar("Value")
 
@@ -33,6 +34,9 @@ class Recipe(BaseModel):
     encoder_lr_factor: float = Field(
         1.0, gt=0, le=1, description="learning rate of the encoder's stages, relative to the head's"
     )
+    stage_rates: StageRatesConfig = Field(
+        StageRatesConfig(), description="further factors on the rates of single stages"
+    )
     weight_decay: float = Field(0.1, ge=0)
     steps: PositiveInt | Annotated[dict[PositiveInt, PositiveInt], Field(min_length=1)] = Field(
         {1: 400, 500: 600, 1000: 800, 3000: 1200},
@@ -46,6 +50,18 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     dropout: float = Field(0.3, ge=0, lt=1, description="on the features under the head")
     grid: PositiveInt = Field(4, description="side of the raster to which features are pooled")
+    mc_samples: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="passes with dropout on whose probabilities a prediction averages (Gal and "
+        "Ghahramani 2016); 0 or 1: a single pass without dropout",
+    )
+
+    @property
+    def samples_dropout(self) -> bool:
+        """Whether predictions are averaged over passes with dropout on."""
+        return self.mc_samples > 1
 
     @model_validator(mode="after")
     def _steps_start_at_one(self) -> "Recipe":

@@ -18,6 +18,7 @@ from pretrain.objective import Objective, to_float
 from pretrain.pictures import first_layer_filters
 from training.optimizers import OptimizerConfig
 from training.randomness import StepDraws
+from training.stage_rates import StageRatesConfig
 from training.trainable import Batch, Phase
 
 HUBER_DELTA = 0.1
@@ -47,15 +48,19 @@ class Autoencoder(Objective):
         encoder: Encoder,
         decoder: Decoder,
         optimizer: OptimizerConfig,
+        stage_rates: StageRatesConfig,
     ) -> None:
         super().__init__()
         self.config = config
         self.optimizer = optimizer
+        self.stage_rates = stage_rates
         self.encoder = encoder
         self.decoder = decoder
 
     def phases(self) -> Sequence[Phase]:
-        return [Phase("autoencoder", list(self.named_parameters()), self.optimizer, self._loss)]
+        rates = self.stage_rates.lr_factors(self.encoder.stage_names, prefix="encoder.blocks")
+        parameters = list(self.named_parameters())
+        return [Phase("autoencoder", parameters, self.optimizer, self._loss, rates)]
 
     def _loss(self, batch: Batch, draws: StepDraws) -> tuple[Tensor, dict[str, Tensor]]:
         images = to_float(batch["images"])

@@ -17,6 +17,7 @@ from training.profiling import ProfileConfig
 from training.run import PreviewConfig
 from training.run_directory import LogConfig
 from training.schedules import CosineSchedule, ScheduleConfig
+from training.stage_rates import StageRatesConfig
 from training.weight_penalties import RegularizationConfig
 
 ObjectiveConfig = AutoencoderConfig
@@ -49,6 +50,7 @@ class PretrainConfig(BaseModel):
     objective: ObjectiveConfig = AutoencoderConfig()
     # A short memory of squared gradients: 0.999 gave features 1 to 2 points worse in as many steps.
     optimizer: OptimizerConfig = AdamWConfig(lr=1e-2, betas=(0.9, 0.95), weight_decay=0.01)
+    stage_rates: StageRatesConfig = StageRatesConfig()
     schedule: ScheduleConfig = CosineSchedule()
     clip: ClipConfig = NoClip()
     regularization: RegularizationConfig = RegularizationConfig()

@@ -139,7 +139,7 @@ def build_objective(config: PretrainConfig, contract: InputContract) -> Objectiv
     """Return the objective with freshly drawn networks for images of this contract."""
     encoder = build_encoder(config.encoder, contract, seed=derive_seed(config.seed, "encoder"))
     decoder = build_decoder(config.decoder, encoder, seed=derive_seed(config.seed, "decoder"))
-    return Autoencoder(config.objective, encoder, decoder, config.optimizer)
+    return Autoencoder(config.objective, encoder, decoder, config.optimizer, config.stage_rates)
 
 
 def input_contract(images: Tensor) -> InputContract:

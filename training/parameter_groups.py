@@ -1,6 +1,6 @@
 """Which parameters decay, and at which learning rate each part of a network trains."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -26,26 +26,6 @@ def is_weight(name: str, parameter: nn.Parameter, norms: Collection[nn.Parameter
     """Whether a parameter is to decay: two axes and more, neither a bias nor in `norms`."""
     is_bias = name.rpartition(".")[2] == "bias"
     return parameter.ndim >= 2 and not is_bias and parameter not in norms
-
-
-def layerwise_lr_factors(stages: Sequence[str], decay: float) -> dict[str, float]:
-    """Return factors on the learning rate that fall from the top stage to the lowest.
-
-    A stage trains at decay ** (its distance from the last of `stages`). Clark et al. (ELECTRA,
-    2020) and Bao et al. (BEiT, 2022) count the distance from the head, which trains at the full
-    rate: list the head's prefix last for their factors, where the top stage has `decay`.
-
-    Args:
-        stages: prefixes of parameter names, lowest first.
-        decay: factor from one stage to the one below it, in (0, 1].
-    Returns:
-        prefix -> factor, as `lr_factors` of a Phase.
-    Raises:
-        InputError: `decay` is out of range.
-    """
-    if not 0 < decay <= 1:
-        raise InputError(f"layerwise decay: found {decay}; use a factor above 0, at most 1")
-    return {prefix: decay**distance for distance, prefix in enumerate(reversed(stages))}
 
 
 def parameter_groups(

@@ -34,7 +34,8 @@ from training.optimizers import (
     build_optimizer,
     set_learning_rate,
 )
-from training.parameter_groups import layerwise_lr_factors, norm_parameters
+from training.parameter_groups import norm_parameters
+from training.stage_rates import StageRatesConfig
 
 CONFIGS = (
     SGDConfig(),
@@ -464,13 +465,17 @@ def test_learning_rates_by_part() -> None:
         build_optimizer(SGDConfig(), [])
 
 
-def test_layerwise_factors_fall_from_the_top() -> None:
-    factors = layerwise_lr_factors(["encoder.stem", "encoder.norm", "encoder.layer"], 0.5)
-    assert factors == {"encoder.layer": 1.0, "encoder.norm": 0.5, "encoder.stem": 0.25}
+def test_rates_of_stages_fall_from_the_top() -> None:
+    stages = ["stem", "norm", "layer"]
+    config = StageRatesConfig(layer_decay=0.5, factors={"norm": 0.1})
+    factors = config.lr_factors(stages, prefix="encoder", factor=0.8)
     module = Parts()
     optimizer = build_optimizer(SGDConfig(lr=1.0), module.named_parameters(), lr_factors=factors)
     rates = {p: g["lr"] for g in optimizer.param_groups for p in g["params"]}
-    assert rates[module.encoder["stem"].weight] == 0.25
     assert rates[module.head.weight] == 1.0
-    with pytest.raises(InputError, match=r"layerwise decay: found 1\.5"):
-        layerwise_lr_factors(["encoder"], 1.5)
+    assert rates[module.encoder["layer"].weight] == pytest.approx(0.4)
+    assert rates[module.encoder["norm"].weight] == pytest.approx(0.02)
+    assert rates[module.encoder["stem"].weight] == pytest.approx(0.1)
+    assert StageRatesConfig().lr_factors(stages, prefix="encoder") == {}
+    with pytest.raises(InputError, match=r"stage_rates.factors: found 'stme'; the stages are stem"):
+        StageRatesConfig(factors={"stme": 0.1}).lr_factors(stages, prefix="encoder")
