@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import argparse
 import io
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,6 +29,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.comparison import Comparison, report
+from benchmarks.interleaved import WARMUP_STEPS, median_rates
+from benchmarks.our_loop import OneBatch, our_step, our_trainer
 from data.batches import Batches
 from data.shards import expand_shards
 from data.store import open_store
@@ -38,43 +38,13 @@ from models.decoders import build_decoder
 from models.encoders import InputContract, build_encoder
 from pretrain.config import DataConfig, PretrainConfig
 from pretrain.corruption import corrupt
-from pretrain.run import build_objective, input_contract
-from training.compute import ComputeConfig, make_accelerator
-from training.loop import Trainer
+from pretrain.run import input_contract
+from training.compute import ComputeConfig
 from training.randomness import StepDraws
-from training.trainable import Batch
 
 ROUNDS = 3
-WARMUP_STEPS = 5
 TARGET_OF_BOUND = 0.95
 TARGET_OF_PEER = 1.7
-
-
-class OneBatch:
-    """The first batch, again and again: loading at no cost."""
-
-    def __init__(self, batches: Batches) -> None:
-        self.batch_size = batches.batch_size
-        self._batch = batches.batch(0)
-
-    def batch(self, step: int, start: int = 0, stop: int | None = None) -> Batch:
-        return {name: value[start:stop] for name, value in self._batch.items()}
-
-
-def images_per_second(step: Callable[[], None], steps: int, batch_size: int) -> float:
-    """Return the rate of `steps` calls after a few that do not count."""
-    for _ in range(WARMUP_STEPS):
-        step()
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    return steps * batch_size / (time.perf_counter() - began)
-
-
-def our_step(trainer: Trainer) -> Callable[[], None]:
-    """Return a function that takes the trainer's next step at each call."""
-    numbers = iter(range(trainer.total_steps))
-    return lambda: (trainer.train_step(next(numbers), measure=False), None)[1]
 
 
 def decode(sample: dict[str, bytes]) -> Tensor:
@@ -131,19 +101,7 @@ def main() -> int:
     compute = ComputeConfig(compile=args.compile)
     batches = Batches(store.images, batch_size=args.batch_size, seed=0)
 
-    def trainer(source: Batches | OneBatch) -> Callable[[], None]:
-        return our_step(
-            Trainer(
-                build_objective(config, contract),
-                source,
-                total_steps=ROUNDS * (args.steps + WARMUP_STEPS),
-                schedule=config.schedule,
-                compute=compute,
-                seed=0,
-                accelerator=make_accelerator(compute),
-            )
-        )
-
+    total_steps = ROUNDS * (args.steps + WARMUP_STEPS)
     loops = {
         **{
             f"peer, {workers} workers": peer_step(
@@ -151,16 +109,12 @@ def main() -> int:
             )
             for workers in (0, 1, 2)
         },
-        "one batch": trainer(OneBatch(batches)),
-        "ours": trainer(batches),
+        **{
+            name: our_step(our_trainer(config, contract, source, compute, total_steps=total_steps))
+            for name, source in (("one batch", OneBatch(batches)), ("ours", batches))
+        },
     }
-    rates: dict[str, list[float]] = {name: [] for name in loops}
-    for number in range(ROUNDS):
-        for name, step in loops.items():
-            rate = images_per_second(step, args.steps, args.batch_size)
-            rates[name].append(rate)
-            print(f"round {number + 1}: {name}: {rate:,.0f} images/s", flush=True)
-    median = {name: statistics.median(values) for name, values in rates.items()}
+    median = median_rates(loops, rounds=ROUNDS, steps=args.steps, batch_size=args.batch_size)
     best_peer = max((n for n in median if n.startswith("peer")), key=median.__getitem__)
     return report(
         [

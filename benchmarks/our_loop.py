@@ -1,0 +1,48 @@
+"""Our loop as the benchmarks run it: a trainer on a config's objective, and data at no cost."""
+
+from collections.abc import Callable
+
+from data.batches import Batches
+from models.encoders import InputContract
+from pretrain.config import PretrainConfig
+from pretrain.run import build_objective
+from training.compute import ComputeConfig, make_accelerator
+from training.loop import BatchSource, Trainer
+from training.trainable import Batch
+
+
+class OneBatch:
+    """The first batch, again and again: loading at no cost."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batch_size = batches.batch_size
+        self._batch = batches.batch(0)
+
+    def batch(self, step: int, start: int = 0, stop: int | None = None) -> Batch:
+        return {name: value[start:stop] for name, value in self._batch.items()}
+
+
+def our_trainer(
+    config: PretrainConfig,
+    contract: InputContract,
+    source: BatchSource,
+    compute: ComputeConfig,
+    *,
+    total_steps: int,
+) -> Trainer:
+    """Return the trainer of a config's objective, freshly drawn."""
+    return Trainer(
+        build_objective(config, contract),
+        source,
+        total_steps=total_steps,
+        schedule=config.schedule,
+        compute=compute,
+        seed=0,
+        accelerator=make_accelerator(compute),
+    )
+
+
+def our_step(trainer: Trainer) -> Callable[[], None]:
+    """Return a function that takes the trainer's next step at each call."""
+    numbers = iter(range(trainer.total_steps))
+    return lambda: (trainer.train_step(next(numbers), measure=False), None)[1]
