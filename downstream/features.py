@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
+from models.dropout import dropout_layers
 from models.encoders import Encoder
 from models.heads import pool_to_grid, pooled_width
 
@@ -139,7 +140,7 @@ def calibrate_batch_norm(encoder: Encoder, images: Tensor) -> None:
     """Set the running statistics of every batch norm to the averages over images uint8 [N, ...].
 
     A fresh encoder's are mean 0 and variance 1, which fit no image: without this, random
-    features would be a weaker control than they need be. Weights are left alone.
+    features would be a weaker control than they need be. Dropout is off, weights are left alone.
     """
     norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
@@ -149,6 +150,8 @@ def calibrate_batch_norm(encoder: Encoder, images: Tensor) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # torch's word for a cumulative average
     encoder.train()
+    for layer in dropout_layers(encoder):
+        layer.eval()
     for part in images.split(_CALIBRATION_BATCH):
         encoder(part.float().div_(255))
     encoder.eval()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from data.augment import Augment
@@ -20,6 +20,7 @@ from data.batches import Batches
 from downstream.inputs import LabelledImages
 from downstream.recipes import Recipe
 from models.heads import Classifier
+from models.monte_carlo import mean_log_probabilities, sample_logits, sampling_dropout
 from training.compute import ComputeConfig
 from training.loop import Trainer
 from training.optimizers import AdamWConfig
@@ -140,14 +141,26 @@ class Fit:
                 trainer.trainable.train()
         return scores
 
+    @torch.no_grad()
     def predict(self, images: Tensor, rows: NDArray[np.int64] | None = None) -> Tensor:
-        """Logits [N, C] on the CPU of uint8 images (those of `rows`), as the recipe says."""
-        self.classifier.eval()
+        """Logits [N, C] on the CPU of uint8 images (those of `rows`), in eval mode.
+
+        With `mc_samples` they are the logarithms of the probabilities that passes with dropout
+        on give on average; what these draw depends on the seed and the images' order alone.
+        """
         chosen = torch.arange(len(images)) if rows is None else torch.from_numpy(rows)
         device = self.accelerator.device
-        parts = (images[part].to(device) for part in chosen.split(_PREDICTED_AT_ONCE))
-        
-        return predict(self.classifier, images, rows, device)
+        pixels = (
+            images[part].to(device).float().div_(255) for part in chosen.split(_PREDICTED_AT_ONCE)
+        )
+        if not self.recipe.samples_dropout:
+            self.classifier.eval()
+            return torch.cat([self.classifier(part).cpu() for part in pixels])
+        with sampling_dropout(self.classifier, seed=derive_seed(self.seed, "predict")):
+            sampled = (
+                sample_logits(self.classifier, part, self.recipe.mc_samples) for part in pixels
+            )
+            return torch.cat([mean_log_probabilities(logits).cpu() for logits in sampled])
 
     def _after_head(self) -> Trainer:
         encoder = self.classifier.encoder
@@ -171,18 +184,3 @@ class Fit:
             seed=derive_seed(self.seed, purpose),
             accelerator=self.accelerator,
         )
-
-
-@torch.no_grad()
-def predict(
-    classifier: nn.Module, images: Tensor, rows: NDArray[np.int64] | None, device: torch.device
-) -> Tensor:
-    """Logits [N, C] on the CPU of uint8 images (those of `rows`), in eval mode."""
-    classifier.eval()
-    chosen = torch.arange(len(images)) if rows is None else torch.from_numpy(rows)
-    return torch.cat(
-        [
-            classifier(images[part].to(device).float().div_(255)).cpu()
-            for part in chosen.split(_PREDICTED_AT_ONCE)
-        ]
-    )

@@ -11,6 +11,7 @@ from data.labels import check_budget
 from data.store import ResidentStore
 from downstream.config import CurveConfig, StudyDataConfig
 from models.artifact import ArtifactHeader, artifact_hash, load_encoder, read_artifact
+from models.dropout import dropout_layers
 from models.encoders import Encoder, check_images
 from models.errors import ModelError
 from training.errors import InputError
@@ -73,6 +74,7 @@ def open_inputs(config: CurveConfig) -> StudyInputs:
         DataError, ModelError, InputError: one line, naming the key or the file.
     """
     encoders = _open_encoders(config)
+    _check_mc_samples(config, encoders[0])
     train_store = config.data.open(config.data.train)
     test_store = config.data.open(config.data.test)
     for key, store in (("data.train", train_store), ("data.test", test_store)):
@@ -111,6 +113,29 @@ def _open_encoders(config: CurveConfig) -> tuple[PretrainedEncoder, ...]:
     return tuple(
         PretrainedEncoder(*parts) for parts in zip(paths, headers, hashes, seeds, strict=True)
     )
+
+
+def _check_mc_samples(config: CurveConfig, encoder: PretrainedEncoder) -> None:
+    """Check that there is dropout wherever a recipe of an arm averages over it.
+
+    Raises:
+        InputError: naming the recipe.
+    """
+    with torch.device("meta"):
+        network = Encoder(encoder.header.spec, encoder.header.input)
+    if dropout_layers(network):
+        return
+    for arm, key, settings in (
+        ("scratch", "scratch", config.scratch),
+        ("finetuned", "finetune", config.finetune),
+    ):
+        for trial, recipe in enumerate(settings.recipes() if arm in config.arms else ()):
+            if recipe.samples_dropout and recipe.dropout == 0:
+                raise InputError(
+                    f"{key}.recipe.mc_samples: found {recipe.mc_samples} in trial {trial}, but "
+                    f"neither its recipe nor {encoder.path} has dropout to sample; set "
+                    f"{key}.recipe.dropout above 0 or mc_samples to 0"
+                )
 
 
 def _row_seeds(seeds: Sequence[int | None]) -> list[int]:

@@ -53,7 +53,7 @@ class Recipe(BaseModel):
     mc_samples: int = Field(
         0,
         ge=0,
-        le=10_000,
+        le=1000,
         description="passes with dropout on whose probabilities a prediction averages (Gal and "
         "Ghahramani 2016); 0 or 1: a single pass without dropout",
     )

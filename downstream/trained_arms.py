@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data.labels import stratified_folds
 from downstream.config import CurveConfig
-from downstream.finetune import Fit, predict
+from downstream.finetune import Fit
 from downstream.inputs import StudyInputs
 from downstream.metrics import classification_scores
 from downstream.recipes import FitConfig, Recipe
@@ -60,7 +60,7 @@ def train_row(
     fit = bench.fit(recipe, labelled, purpose="final")
     fit.train(stop_at=steps)
     bench.images += (recipe.head_steps + steps) * recipe.batch_size
-    logits = predict(fit.classifier, inputs.test.images, None, accelerator.device)
+    logits = fit.predict(inputs.test.images)
     scores = classification_scores(logits.numpy(), inputs.test.labels.numpy())
     return Row(
         **key._asdict(),

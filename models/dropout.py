@@ -18,6 +18,9 @@ from pydantic import (
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+# What SELU tends to far below 0: minus its scale times its alpha.
+_SELU_LOWEST = -1.0507009873554805 * 1.6732632423543772
+
 
 class _Dropout(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +74,17 @@ class Dropout(nn.Dropout):
         return input * kept.to(input.dtype).mul_(1 / (1 - self.p))
 
 
+class _AlphaDropoutLayer(_DropoutNd):
+    """Alpha dropout; torch's own gives NaN where 2.13 compiles it behind batch norm and SELU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return input
+        kept = torch.rand_like(input, dtype=torch.float32) >= self.p
+        scale = ((1 - self.p) * (1 + self.p * _SELU_LOWEST**2)) ** -0.5
+        return torch.where(kept, input, _SELU_LOWEST) * scale - self.p * _SELU_LOWEST * scale
+
+
 def make_dropout(config: _AnyDropout) -> nn.Module | None:
     """The dropout layer of a config; None for rate 0. `spatial` is for [B, C, H, W] only."""
     if config.rate == 0:
@@ -81,7 +95,7 @@ def make_dropout(config: _AnyDropout) -> nn.Module | None:
         case SpatialDropout(rate=rate):
             return nn.Dropout2d(rate)
         case AlphaDropout(rate=rate):
-            return nn.AlphaDropout(rate)
+            return _AlphaDropoutLayer(rate)
 
 
 class StochasticDepth(_DropoutNd):

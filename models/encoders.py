@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from models.dropout import SpatialDropout, make_dropout
 from models.errors import ModelError
 from models.initialization import Lsuv, initialize
-from models.layers import layer_group, normalizes_lone_values, shifts
+from models.layers import layer_group, normalizes_lone_values, same_conv, shifts
 from models.lsuv import lsuv_
 from models.recomputation import checkpointed
 from models.residual import ResidualBlock, ResidualEncoderConfig, residual_stages
@@ -100,16 +100,9 @@ def conv_layers(
     config: ConvEncoderConfig, in_channels: int, out_channels: int, *, stride: int
 ) -> list[nn.Module]:
     """One convolution with same padding, its norm, activation and dropout."""
-    conv = nn.Conv2d(
-        in_channels,
-        out_channels,
-        config.kernel_size,
-        stride,
-        padding=config.kernel_size // 2,
-        bias=not shifts(config.norm),
-    )
+    bias = not shifts(config.norm)
     return layer_group(
-        conv,
+        same_conv(in_channels, out_channels, config.kernel_size, stride=stride, bias=bias),
         out_channels,
         norm=config.norm,
         activation=config.activation,

@@ -132,6 +132,14 @@ def make_activation(name: ActivationName, *, inplace: bool = True) -> nn.Module 
             return nn.SELU()
 
 
+def same_conv(
+    in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, bias: bool = True
+) -> nn.Conv2d:
+    """A convolution that divides height and width by its stride, rounded up; odd kernel size."""
+    padding = kernel_size // 2
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+
+
 def layer_group(
     transform: nn.Module,
     width: int,

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.dropout import StochasticDepth, make_dropout
-from models.layers import layer_group, make_activation, make_norm, present, shifts
+from models.layers import layer_group, make_activation, make_norm, present, same_conv, shifts
 from models.stages import CommonEncoderConfig, KernelSize, Stage, StageLayers, Width, Widths
 
 
@@ -86,17 +86,9 @@ class ResidualBlock(nn.Module):
                 make_activation(config.activation, inplace=config.norm != "none"),
             )
         self.before = nn.Sequential(*before)
-        first, second = (
-            nn.Conv2d(
-                channels,
-                out_channels,
-                config.kernel_size,
-                step,
-                padding=config.kernel_size // 2,
-                bias=bias,
-            )
-            for channels, step in ((in_channels, stride), (out_channels, 1))
-        )
+        kernel_size = config.kernel_size
+        first = same_conv(in_channels, out_channels, kernel_size, stride=stride, bias=bias)
+        second = same_conv(out_channels, out_channels, kernel_size, bias=bias)
         self.branch = nn.Sequential(
             *layer_group(
                 first,
@@ -113,7 +105,7 @@ class ResidualBlock(nn.Module):
         self.drop = StochasticDepth(drop_rate)
         self.projection: nn.Sequential | None = None
         if stride != 1 or in_channels != out_channels:
-            projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias)
+            projection = same_conv(in_channels, out_channels, 1, stride=stride, bias=bias)
             norm = None if is_pre else make_norm(config.norm, out_channels, spatial=True)
             self.projection = nn.Sequential(*present(projection, norm))
         activation = None if is_pre else make_activation(config.activation)
@@ -137,9 +129,8 @@ def residual_stages(
 ) -> Iterator[Stage]:
     """Yield the stages for images of this shape, the stem first."""
     is_pre = config.activation_order == "pre"
-    padding = config.kernel_size // 2
     bias = not shifts(config.norm)
-    stem = nn.Conv2d(channels, config.stem, config.kernel_size, padding=padding, bias=bias)
+    stem = same_conv(channels, config.stem, config.kernel_size, bias=bias)
     normalized = layer_group(
         stem, config.stem, norm=config.norm, activation=config.activation, spatial=True
     )

@@ -10,17 +10,18 @@ import torch
 from data.labels import budget_order
 from downstream.config import CurveConfig
 from downstream.features import FeaturesConfig, calibrate_batch_norm, extract, feature_count
-from downstream.finetune import COMPUTE, Fit
+from downstream.finetune import COMPUTE, Fit, SupervisedTraining
 from downstream.head_arms import FixedFeatures, fixed_features, head_rows, random_encoder
 from downstream.inputs import LabelledImages, StudyInputs, open_inputs
 from downstream.plan import draw_rows, planned_rows
 from downstream.recipes import Recipe
 from downstream.results import Row, RowKey
 from downstream.trained_arms import train_row
-from models.encoders import ConvEncoderConfig, InputContract, build_encoder
-from models.heads import pool_to_grid
+from models.encoders import ConvEncoderConfig, build_encoder
+from models.heads import Classifier, pool_to_grid
 from training.compute import make_accelerator
 from training.config import load_config
+from training.randomness import StepDraws
 
 CPU = torch.device("cpu")
 
@@ -173,6 +174,70 @@ def test_a_fixed_recipe_trains_on_all_its_labels(study, accelerator):
     assert seen == set(rows.tolist())
 
 
+def test_monte_carlo_dropout_averages_probabilities_wherever_fits_are_scored(study, accelerator):
+    tuned = {"recipe": {"steps": 60, "dropout": 0.5}}
+    config, inputs = opened(study(scratch=tuned, budgets=[60]))
+    sampled = {"recipe": {**tuned["recipe"], "mc_samples": 30}}
+    config_sampled = opened(study(scratch=sampled, budgets=[60]))[0]
+    rows, key = draw_rows(inputs, config)[0], RowKey("scratch", 60, 0, 0)
+
+    plain = train_row(key, rows, inputs, config, accelerator)
+    first, again = (train_row(key, rows, inputs, config_sampled, accelerator) for _ in range(2))
+    assert comparable(first) == comparable(again)
+    # The same weights, predicting in another way.
+    assert first.nll != plain.nll and first.accuracy == pytest.approx(plain.accuracy, abs=0.05)
+
+    def fitted(mc_samples: int) -> Fit:
+        return Fit(
+            inputs.encoders[0].load(),
+            Recipe(batch_size=16, dropout=0.5, mc_samples=mc_samples),
+            inputs.train,
+            rows[:40],
+            classes=10,
+            steps=40,
+            seed=0,
+            accelerator=accelerator,
+        )
+
+    fits = {samples: fitted(samples) for samples in (0, 1, 30)}
+    scores = {n: fit.validate(inputs.train, rows[40:], evaluations=2) for n, fit in fits.items()}
+    assert scores[0] == scores[1] != scores[30]
+    states = [fit.classifier.state_dict() for fit in fits.values()]
+    for name, value in states[0].items():  # scoring has not touched the training
+        assert torch.equal(value, states[2][name])
+    images = inputs.test.images[:50]
+    logarithms = fits[30].predict(images)
+    torch.testing.assert_close(logarithms.exp().sum(1), torch.ones(50))
+    assert torch.equal(fits[0].predict(images), fits[1].predict(images))
+    # An average over passes that disagree is less sure than the one pass without dropout.
+    assert logarithms.exp().amax(1).mean() < fits[0].predict(images).softmax(1).amax(1).mean()
+
+
+def test_label_smoothing_and_dropout_are_those_of_the_recipe(study):
+    _, inputs = opened(study())
+    images, labels = inputs.train.images[:32], inputs.train.labels[:32]
+    draws = StepDraws(0, 0, CPU, 32, 0, 32)
+
+    def loss(**recipe) -> float:
+        settings = Recipe(augment={"shift": 0, "horizontal_flip": False}, **recipe)
+        encoder = inputs.encoders[0].load()
+        classifier = Classifier(encoder, 10, grid=4, dropout=settings.dropout, seed=0)
+        training = SupervisedTraining(classifier, settings)
+        training.classifier.encoder.freeze()
+        (phase,) = training.phases()
+        torch.manual_seed(0)
+        return phase.loss({"images": images, "labels": labels}, draws)[0].item()
+
+    smooth = loss(label_smoothing=0.2, dropout=0.0)
+    encoder = inputs.encoders[0].load()
+    logits = Classifier(encoder, 10, grid=4, seed=0)(images.float() / 255)
+    logarithms = logits.log_softmax(1)
+    # Szegedy et al. 2016: a share of the target is spread over all classes.
+    wanted = 0.8 * -logarithms[range(32), labels].mean() + 0.2 * -logarithms.mean()
+    assert smooth == pytest.approx(wanted.item(), rel=1e-5)
+    assert loss(label_smoothing=0.2, dropout=0.5) != smooth
+
+
 def test_the_head_learns_first_and_the_encoder_after(study, accelerator):
     config, inputs = opened(study())
     rows = draw_rows(inputs, config)[0]
@@ -254,12 +319,17 @@ def test_random_features_have_their_own_statistics(study):
         random_encoder(inputs, config, seed=1).state_dict()["blocks.stage1.0.weight"],
     )
     assert norm.momentum == 0.1
-    plain = build_encoder(
-        ConvEncoderConfig(widths=(4,), norm="none"),
-        InputContract(channels=1, height=16, width=16, mean=(0.3,), std=(0.4,)),
-        seed=0,
-    )
+    contract = calibrated.input
+    plain = build_encoder(ConvEncoderConfig(widths=(4,), norm="none"), contract, seed=0)
     calibrate_batch_norm(plain, inputs.train.images[:10])  # nothing to do, nothing to break
+    without, dropping = (
+        build_encoder(ConvEncoderConfig(widths=(8,), dropout=rate), contract, seed=0)
+        for rate in (0, 0.5)
+    )
+    for encoder in (without, dropping):
+        calibrate_batch_norm(encoder, inputs.train.images[:100])
+    for name, value in without.state_dict().items():
+        assert torch.equal(value, dropping.state_dict()[name])
 
 
 def test_test_features_do_not_move_the_standardization(study):
