@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from models.dropout import StochasticDepth
 from models.encoders import Encoder
 from models.errors import ModelError
 
@@ -46,7 +45,6 @@ _BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
     nn.Sigmoid: (0.0, 1.0),
     nn.Tanh: (-1.0, 1.0),
 }
-_Random = _DropoutNd | StochasticDepth
 _SAMPLED_VALUES = 16_384
 
 
@@ -179,7 +177,7 @@ def measured_layers(encoder: Encoder) -> list[MeasuredLayer]:
 def _groups(stage: nn.Sequential, path: str) -> Iterator[list[str]]:
     group: list[str] = []
     for name, module in stage.named_children():
-        if isinstance(module, nn.Flatten | _Random):
+        if isinstance(module, nn.Flatten | _DropoutNd):
             continue  # shapes and chance are no part of what a layer's weights do
         if group and _has_weights(module):
             yield group
@@ -211,7 +209,7 @@ def diagnose(
         raise ModelError(f"a diagnosis compares images: give 2 or more, got {len(images)}")
     network = copy.deepcopy(network).train().requires_grad_(True)
     for module in network.modules():
-        if isinstance(module, _Random):
+        if isinstance(module, _DropoutNd):
             module.eval()
     generator = torch.Generator().manual_seed(seed)
     probes = [_Probe(network, layer, generator) for layer in layers]

@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from downstream.results import ResultsFile, Row
 from downstream.summary import write_summary
 from models.artifact import artifact_hash, save_encoder
 from models.encoders import ConvEncoderConfig, InputContract, build_encoder
+from tests.html_pages import Page, assert_needs_no_network, contrast
 from training.config import dump_config
 from training.errors import InputError
 from training.previews import save_grid
@@ -32,7 +32,6 @@ ACCURACY = {
     "raw_logistic": (0.620, 0.701, 0.750, 0.776, 0.792, 0.812),
 }
 SPREAD = (0.018, 0.012, 0.007, 0.005, 0.0035, 0.002)
-VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"}
 
 
 def make_encoder(folder: Path, *, seed: int = 0, run: bool = True) -> Path:
@@ -160,39 +159,6 @@ def make_study(
     return folder
 
 
-class Page(HTMLParser):
-    """Elements of a page in order, the text of each, and whether tags are closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.open: list[tuple[str, list[str]]] = []
-        self.texts: dict[str, list[str]] = {}
-        self.feed(text)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append((tag, []))
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag):
-        opened, parts = self.open.pop()
-        assert opened == tag, f"</{tag}> closes <{opened}>"
-        self.texts.setdefault(tag, []).append(" ".join("".join(parts).split()))
-
-    def handle_data(self, data):
-        for _, parts in self.open:
-            parts.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
 def report(folder: Path) -> tuple[Page, str]:
     text = write_report(folder).read_text(encoding="utf-8")
     return Page(text), text
@@ -209,14 +175,7 @@ def full(tmp_path_factory):
 
 def test_page_needs_nothing_from_elsewhere(full):
     _, page, text, _ = full
-    for _, attributes in page.elements:
-        for name in ("src", "href", "xlink:href", "srcset", "poster", "data", "action"):
-            target = attributes.get(name, "#")
-            assert target.startswith(("#", "data:image/png;base64,")), target
-    assert not page.all("script") and not page.all("link") and "@import" not in text
-    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
-    addresses = set(re.findall(r"https?://[^\"'\s<]+", text))
-    assert addresses == {"http://www.w3.org/1999/xlink"}
+    assert_needs_no_network(page, text)
 
 
 def test_page_says_verdict_figures_and_provenance(full):
@@ -319,16 +278,6 @@ def test_text_stands_out_from_its_background(theme):
     for role in theme.keys() - {"page", "panel", "rule"}:
         for background in ("page", "panel"):
             assert contrast(theme[role], theme[background]) >= 4.5, (role, background)
-
-
-def contrast(one: str, other: str) -> float:
-    """Contrast ratio of two hex colours (WCAG 2.2)."""
-    lights = []
-    for color in (one, other):
-        channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
-    return (max(lights) + 0.05) / (min(lights) + 0.05)
 
 
 def test_same_study_same_bytes_and_nothing_else_written(full):
