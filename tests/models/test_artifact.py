@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from models.artifact import artifact_hash, load_encoder, read_artifact, save_encoder
 from models.encoders import ConvEncoderConfig, DenseEncoderConfig, InputContract, build_encoder
 from models.errors import ModelError
+from models.residual import ResidualEncoderConfig
 
 CONTRACT = InputContract(channels=3, height=20, width=17, mean=(0.1, 0.2, 0.3), std=(0.5, 0.4, 0.3))
 FACTS = {
@@ -58,7 +59,17 @@ def refusal(path):
     [
         ConvEncoderConfig(widths=(4, 6), blocks=2, stem=3, activation="silu", dropout=0.1),
         ConvEncoderConfig(widths=(8,), norm="group"),
+        ConvEncoderConfig(
+            widths=(8,), dropout={"kind": "spatial", "rate": 0.2}, initializer="dirac"
+        ),
+        ResidualEncoderConfig(
+            stem=3, widths=(4, 6), stochastic_depth=0.2, zero_init_residual=False
+        ),
+        ResidualEncoderConfig(
+            stem=4, widths=(4, 8), activation_order="pre", norm="rms", activation="silu"
+        ),
         DenseEncoderConfig(widths=(12, 5)),
+        DenseEncoderConfig(widths=(12, 5), activation="selu", dropout={"kind": "alpha"}),
     ],
 )
 def test_outputs_survive_bit_for_bit(tmp_path, config):
@@ -72,6 +83,19 @@ def test_outputs_survive_bit_for_bit(tmp_path, config):
     encoder = encoder.eval().to(memory_format=torch.contiguous_format)
     for name, features in encoder.stages(images).items():
         assert torch.equal(loaded.stages(images)[name], features)
+
+
+def test_a_file_from_before_there_were_kinds_of_dropout_loads(artifact):
+    def as_before(tensors, header):
+        del header["spec"]["spectral_norm"]
+        header["spec"]["dropout"] = 0.1
+
+    before = load_encoder(artifact)
+    rewrite(artifact, as_before)
+    after = load_encoder(artifact)
+    assert after.config.dropout.rate == 0.1
+    images = torch.rand(4, 3, 20, 17)
+    assert torch.equal(after(images), before(images))
 
 
 def test_header_tells_the_whole_story(artifact):

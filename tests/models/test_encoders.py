@@ -148,6 +148,8 @@ def test_wrong_images_and_stages_are_named():
         {"kind": "conv", "depth": 3},
         {"kind": "dense", "kernel_size": 3},
         {"kind": "dense", "norm": "instance"},
+        {"kind": "residual", "kernel_size": 2},
+        {"kind": "residual", "stochastic_depth": 1},
         {"kind": "mlp"},
         {"kind": "conv", "widths": [10**18]},
     ],
@@ -158,7 +160,7 @@ def test_specs_that_make_no_sense_are_refused(values):
 
 
 def test_every_kind_is_valid_without_further_values():
-    for kind in ("conv", "dense"):
+    for kind in ("conv", "residual", "dense"):
         config = TypeAdapter(EncoderConfig).validate_python({"kind": kind})
         assert build_encoder(config, contract(), seed=0)(images(2)).shape[0] == 2
 

@@ -8,6 +8,7 @@ from models.decoders import MirrorDecoderConfig, build_decoder
 from models.encoders import ConvEncoderConfig, DenseEncoderConfig, InputContract, build_encoder
 from models.errors import ModelError
 from models.lsuv import batch_statistics
+from models.residual import ResidualEncoderConfig
 
 CONTRACT = InputContract(channels=1, height=16, width=16, mean=(0.5,), std=(0.3,))
 IMAGES = torch.rand(64, 1, 16, 16, generator=torch.Generator().manual_seed(0)).sqrt()
@@ -16,6 +17,14 @@ CONFIGS = {
     "batch norm": ConvEncoderConfig(widths=(8, 12), stem=4, initializer="lsuv", dropout=0.5),
     "rms": ConvEncoderConfig(widths=(8, 12), norm="rms", activation="tanh", initializer="lsuv"),
     "dense": DenseEncoderConfig(widths=(32, 24, 16), norm="none", initializer="lsuv"),
+    "residual": ResidualEncoderConfig(
+        stem=6,
+        widths=(6, 12),
+        initializer="lsuv",
+        dropout=0.5,
+        stochastic_depth=0.5,
+        zero_init_residual=False,
+    ),
 }
 
 
