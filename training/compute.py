@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Compiling takes 20 to 40 seconds and saves a few percent of a step of tens of milliseconds.
 COMPILE_PAYS_FROM_STEPS = 20_000
+# A collective that gives up does not know for whom it waited; the rank watch, which does, is first.
+_COLLECTIVE_TIMEOUT_FACTOR = 1.25
 
 
 class ComputeConfig(BaseModel):
@@ -60,7 +62,9 @@ class ComputeConfig(BaseModel):
         "weights, gradients and optimizer state (fsdp2; for objectives of one phase).",
     )
     rank_timeout: float = Field(
-        default=600.0, gt=0, description="Seconds after which ranks give up waiting for another."
+        default=600.0,
+        gt=0,
+        description="Seconds after which ranks give up waiting for one that stands still.",
     )
 
 
@@ -87,12 +91,28 @@ def make_accelerator(compute: ComputeConfig, *, cpu: bool | None = None) -> Acce
         )
     torch.set_float32_matmul_precision("high" if compute.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = compute.tf32
-    timeout = timedelta(seconds=compute.rank_timeout)
+    timeout = timedelta(seconds=_COLLECTIVE_TIMEOUT_FACTOR * compute.rank_timeout)
     return Accelerator(
         mixed_precision=compute.mixed_precision,
         cpu=cpu,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
     )
+
+
+def arithmetic(config: ComputeConfig, device: torch.device) -> str:
+    """Return the precision of matrix products in words, with a warning where it is emulated."""
+    precision = config.mixed_precision
+    if precision == "no":
+        return "fp32"
+    if device.type == "cpu" and not _has_bf16():
+        return f"{precision} (emulated by this CPU, and many times slower than fp32)"
+    return precision
+
+
+def _has_bf16() -> bool:
+    abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    names = ("avx512_bf16", "amx_bf16", "bf16")
+    return not abilities or any(abilities.get(name) for name in names)
 
 
 def compile_networks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,14 +19,15 @@ from training.checkpoints import (
     save_checkpoint,
 )
 from training.clock import RunClock
-from training.compute import any_rank, mean_over_ranks, on_main
+from training.compute import any_rank, arithmetic, mean_over_ranks, on_main
 from training.console import Console, format_seconds
 from training.early_stopping import EarlyStoppingConfig
 from training.errors import NO_SPACE, InputError, NonFiniteLossError
 from training.health import HealthConfig, HealthProbe
 from training.loop import Metrics, Trainer
 from training.metric_watch import MetricWatch
-from training.profiling import ProfileConfig, StepProfiler, check_profile
+from training.profiling import ProfileConfig, Section, StepProfiler, check_profile
+from training.rank_watch import RankWatch
 from training.run_directory import LogConfig, RunDirectory
 from training.schedules import multiplier
 from training.signals import StopRequest
@@ -154,6 +156,7 @@ class _Run:
         self.profile_end = profile.window().stop
         self.profiler = StepProfiler(profile, directory.path, trainer.device)
         self.watch = watch
+        self.ranks = RankWatch(self.accelerator, trainer.compute.rank_timeout)
         self.best: dict[str, Tensor] = {}
 
     def train(self, provenance: Mapping[str, Any]) -> RunResult:
@@ -177,7 +180,7 @@ class _Run:
             self.best = {n: value.to(trainer.device) for n, value in resumed.best.items()}
         self.clock = RunClock(progress.seconds)
         self.console.begin(self._plan(first))
-        trainer.section = self.profiler.section
+        trainer.section = self._section
         try:
             done, status = self._steps(first)
         finally:
@@ -194,9 +197,9 @@ class _Run:
     def _steps(self, first: int) -> tuple[int, Literal["finished", "stopped_early", "interrupted"]]:
         """Take the steps from `first` on; return how many the run has taken, and why it ends."""
         trainer, total = self.trainer, self.trainer.total_steps
-        with StopRequest() as stop:
+        with StopRequest() as stop, self.ranks:
             for step in range(first, total):
-                done = step + 1
+                done = self.ranks.step = step + 1
                 logged = done in (1, total) or done % self.log_every == 0
                 trainer.lr_factor = self.watch.lr_factor
                 with self.profiler.step(step):
@@ -233,8 +236,12 @@ class _Run:
         return (
             f"{self.directory.path}: training {begin}to step {trainer.total_steps:,}, "
             f"{trainer.batches.batch_size:,} images each; {count:,} parameters; "
-            f"{place}, {trainer.execution}"
+            f"{place}, {arithmetic(trainer.compute, trainer.device)}, {trainer.execution}"
         )
+
+    def _section(self, name: Section) -> AbstractContextManager[object]:
+        self.ranks.mark(name)
+        return self.profiler.section(name)
 
     def _is_measured(self, done: int) -> bool:
         return self.health_every is not None and done % self.health_every == 0
@@ -310,6 +317,7 @@ class _Run:
     def _preview(self, done: int) -> None:
         if self.preview_images is None:
             return
+        self.ranks.mark("preview")
         with self.trainer.exportable() as trainable:
             if not self.accelerator.is_main_process:
                 return
@@ -322,6 +330,7 @@ class _Run:
         self.directory.save_previews(pictures, done)
 
     def _checkpoint(self, done: int, *, stopped_early: bool) -> None:
+        self.ranks.mark("checkpoint")
         export = self.on_checkpoint
         if export is not None:
             with self.trainer.exportable() as trainable:

@@ -3,7 +3,8 @@
 As a program: `digits_program.py RUN_FOLDER [key=value ...] [--resume] [--overwrite]`, with the
 exit statuses and messages of the real command lines. What befalls a run is no part of its config:
 STEP_SECONDS makes steps slow, BROKEN_FROM makes the loss infinite from that step on, FULL_FROM
-lets no file grow beyond 4 KiB from that step on.
+lets no file grow beyond 4 KiB from that step on; RANK_1_DATA=sleep|raise is what happens to the
+second of two ranks at its sixth batch.
 """
 
 import argparse
@@ -77,6 +78,11 @@ class DigitsBatches:
         self.seed = seed
 
     def batch(self, step: int, start: int = 0, stop: int | None = None) -> Batch:
+        if step == 5 and os.environ.get("RANK") == "1":
+            if (event := os.environ.get("RANK_1_DATA")) == "sleep":
+                time.sleep(3600)
+            elif event == "raise":
+                raise KeyError("shard-000005")
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)[start:stop]
         rows = torch.stack([self._order(p // 1797)[p % 1797] for p in positions])
         return {"images": self.images[rows], "labels": self.labels[rows]}
