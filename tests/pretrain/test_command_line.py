@@ -3,11 +3,11 @@
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from models.artifact import load_encoder, read_artifact
 from pretrain.__main__ import main
 from tests.pretrain.conftest import Command
-from tests.processes import environment
+from tests.processes import environment, free_port
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -36,6 +36,13 @@ def assert_one_line(stderr: str, *words: str) -> None:
     assert "Traceback" not in stderr
     for word in words:
         assert word in line, line
+
+
+def wait_for_lines(log: Path, count: int, process: subprocess.Popen[Any]) -> None:
+    """Wait until a process's run has logged so many lines."""
+    while not log.exists() or len(log.read_text().splitlines()) < count:
+        assert process.poll() is None
+        time.sleep(0.002)
 
 
 def test_a_run_leaves_everything_that_is_promised(run_pretrain: Command, tmp_path: Path) -> None:
@@ -93,9 +100,7 @@ def test_sigkill_in_mid_epoch_then_resume_equals_uninterrupted(
     command += ["checkpoint.every=5", "--resume"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
     log = tmp_path / "runs" / "killed" / "log.jsonl"
-    while not log.exists() or len(log.read_text().splitlines()) < 13:
-        assert process.poll() is None
-        time.sleep(0.002)
+    wait_for_lines(log, 13, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     reached = json.loads((tmp_path / "runs/killed/log.jsonl").read_text().splitlines()[-2])["step"]
@@ -114,10 +119,7 @@ def test_sigterm_checkpoints_and_prints_the_command_that_goes_on(
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
     )
-    log = tmp_path / "runs" / "digits" / "log.jsonl"
-    while not log.exists() or len(log.read_text().splitlines()) < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
+    wait_for_lines(tmp_path / "runs/digits/log.jsonl", 3, process)
     process.send_signal(signal.SIGTERM)
     stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -127,10 +129,43 @@ def test_sigterm_checkpoints_and_prints_the_command_that_goes_on(
     assert (tmp_path / "runs/digits/encoder.safetensors").exists()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def test_a_batch_system_can_ask_for_another_status_of_a_stopped_run(
+    config: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "pretrain", str(config), "steps=100000"]
+    command += ["--interrupted-status", "75"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
+    wait_for_lines(tmp_path / "runs/digits/log.jsonl", 1, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 75
+    assert (tmp_path / "runs/digits/checkpoints/LATEST").exists()
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_a_signal_to_torchrun_checkpoints_and_the_next_start_goes_on(
+    number: signal.Signals, config: Path, run_pretrain: Command, tmp_path: Path
+) -> None:
+    options = ["encoder.norm=group", "steps=150"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    command = [*launcher, "-m", "pretrain", str(config), *options, "--resume"]
+    stopped = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    wait_for_lines(tmp_path / "runs/digits/log.jsonl", 3, stopped)
+    stopped.send_signal(number)
+    stdout, _ = stopped.communicate(timeout=60)
+    assert stdout.count("interrupted at step") == 1
+    (again,) = re.findall(r"^to go on: (.*)$", stdout, re.MULTILINE)
+    assert again.endswith("encoder.norm=group steps=150 --resume")
+
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"from step \d+ to step 150", done.stdout)
+    assert "finished at step 150" in done.stdout
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
