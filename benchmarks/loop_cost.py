@@ -107,7 +107,7 @@ def main() -> int:
 
     def trainer(**compute: bool) -> Trainer:
         return our_trainer(
-            config, contract, source, ComputeConfig(**compute), total_steps=total_steps
+            config, store.images, source, ComputeConfig(**compute), total_steps=total_steps
         )
 
     with tempfile.TemporaryDirectory() as folder:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from torch import Tensor
+
 from data.batches import Batches
-from models.encoders import InputContract
 from pretrain.config import PretrainConfig
 from pretrain.run import build_objective
 from training.compute import ComputeConfig, make_accelerator
@@ -24,15 +25,15 @@ class OneBatch:
 
 def our_trainer(
     config: PretrainConfig,
-    contract: InputContract,
+    images: Tensor,
     source: BatchSource,
     compute: ComputeConfig,
     *,
     total_steps: int,
 ) -> Trainer:
-    """Return the trainer of a config's objective, freshly drawn."""
+    """Return the trainer of a config's objective, freshly drawn for images uint8 [N, C, H, W]."""
     return Trainer(
-        build_objective(config, contract),
+        build_objective(config, images),
         source,
         total_steps=total_steps,
         schedule=config.schedule,

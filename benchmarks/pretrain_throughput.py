@@ -110,7 +110,9 @@ def main() -> int:
             for workers in (0, 1, 2)
         },
         **{
-            name: our_step(our_trainer(config, contract, source, compute, total_steps=total_steps))
+            name: our_step(
+                our_trainer(config, store.images, source, compute, total_steps=total_steps)
+            )
             for name, source in (("one batch", OneBatch(batches)), ("ours", batches))
         },
     }

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 ARTIFACT = "encoder.safetensors"
 _STATISTICS_IMAGES = 10_000
 _PREVIEW_IMAGES = 16
+_LSUV_IMAGES = 256
 
 
 def print_schema() -> None:
@@ -122,7 +123,7 @@ def make_trainer(
         store.images, batch_size=config.batch_size, seed=config.seed, device=accelerator.device
     )
     return Trainer(
-        build_objective(config, input_contract(store.images)),
+        build_objective(config, store.images),
         batches,
         total_steps=total_steps or config.steps or batches.steps(config.epochs or 0),
         schedule=schedule or config.schedule,
@@ -135,10 +136,25 @@ def make_trainer(
     )
 
 
-def build_objective(config: PretrainConfig, contract: InputContract) -> Objective:
-    """Return the objective with freshly drawn networks for images of this contract."""
-    encoder = build_encoder(config.encoder, contract, seed=derive_seed(config.seed, "encoder"))
-    decoder = build_decoder(config.decoder, encoder, seed=derive_seed(config.seed, "decoder"))
+def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
+    """Return the objective with freshly drawn networks for images like these.
+
+    Args:
+        images: uint8 [N, C, H, W], those to train on; the encoder's input contract is made of
+            them, and the initializer `lsuv` looks at the first ones.
+    Raises:
+        ModelError: an encoder that does not fit such images; one line.
+    """
+    sample = images[:_LSUV_IMAGES].to(torch.float32).div_(255)
+    encoder = build_encoder(
+        config.encoder,
+        input_contract(images),
+        seed=derive_seed(config.seed, "encoder"),
+        images=sample,
+    )
+    decoder = build_decoder(
+        config.decoder, encoder, seed=derive_seed(config.seed, "decoder"), images=sample
+    )
     return Autoencoder(config.objective, encoder, decoder, config.optimizer, config.stage_rates)
 
 
