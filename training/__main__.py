@@ -1,4 +1,4 @@
-"""The command line around training: `python -m training schedule|find-lr|compare|race`."""
+"""The command line around training: `python -m training schedule|find-lr|submit|compare|race`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,19 @@ examples:
 The picture and the lines printed say which rates are too small, good and too large, where the loss
 falls fastest, and a tenth of the rate at which it was lowest."""
 
+_SUBMIT = """\
+Put a pretraining run into Slurm's queue, through submitit. The config is checked at once; the job
+runs the batch script, whose #SBATCH lines hold for whatever is not given here. Preempted or at its
+time limit, the run writes a checkpoint, goes back into the queue and resumes."""
+
+_SUBMIT_EXAMPLES = """\
+examples:
+  python -m training submit configs/pretrain/quickstart.yaml --partition gpu --time 2:00:00
+  python -m training submit configs/pretrain/quickstart.yaml name=big batch_size=4096 \\
+      --partition gpu --nodes 2 --gpus-per-node 8 --sbatch account=vision --sbatch qos=high
+
+Needs submitit: pip install 'underlayer[slurm]'. docs/cluster.md tells more."""
+
 _COMPARE = """\
 Write a page that lays the curves of several runs over each other, with a table of what differs
 between their configs and how they ended. Finished or not, runs are read as they are."""
@@ -68,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this command line."""
     parser = argparse.ArgumentParser(
         prog="python -m training",
-        description="Choose a learning rate and a schedule, and race and compare runs.",
+        description="Choose a learning rate and a schedule; race, compare and submit runs.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -98,6 +111,37 @@ def build_parser() -> argparse.ArgumentParser:
         "--to", dest="last", type=float, default=10.0, help="last learning rate (10)"
     )
     find_lr.add_argument("--steps", type=int, default=100, help="optimizer steps (100)")
+
+    submit = command("submit", "put a run into Slurm's queue", _SUBMIT, _SUBMIT_EXAMPLES)
+    submit.add_argument("config", metavar="CONFIG", help="YAML file of a pretraining run")
+    submit.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="values that replace the file's"
+    )
+    submit.add_argument("--partition", metavar="P", help="partition (the cluster's default)")
+    submit.add_argument("--nodes", metavar="N", type=int, help="nodes (the script's: 1)")
+    submit.add_argument(
+        "--gpus-per-node", metavar="G", type=int, help="GPUs of each node (the script's: 8)"
+    )
+    submit.add_argument(
+        "--ranks-per-node", metavar="R", type=int, help="processes on each node (one per GPU)"
+    )
+    submit.add_argument("--time", metavar="T", help="time limit, as 2:00:00 or 1-12:00:00")
+    submit.add_argument(
+        "--sbatch",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any other option of sbatch, without its dashes; may be repeated",
+    )
+    submit.add_argument(
+        "--script",
+        type=Path,
+        default=Path("configs/cluster/slurm.sbatch"),
+        help="the batch script (configs/cluster/slurm.sbatch)",
+    )
+    submit.add_argument(
+        "--folder", type=Path, default=Path("slurm"), help="for the job's files and log (slurm)"
+    )
 
     compare = command("compare", "compare runs on one page", _COMPARE, _COMPARE_EXAMPLES)
     compare.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folder")
@@ -138,6 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 draw_schedule(args.config, args.overrides, args.out)
             case "find-lr":
                 find_lr(args.config, args.overrides, args.out, args.first, args.last, args.steps)
+            case "submit":
+                submit(args)
             case "compare":
                 compare(args.runs, args.out, args.metric, args.mode)
             case _:
@@ -214,6 +260,55 @@ def find_lr(
     for line in describe_range_test(test):
         print(line)
     print(f"wrote {out} and {numbers_file}")
+
+
+def submit(args: argparse.Namespace) -> None:
+    """Put a pretraining run into Slurm's queue, and say how to follow and cancel it."""
+    from pretrain.config import PretrainConfig
+    from training.config import load_config
+    from training.errors import InputError
+    from training.refusals import refuse_contradictions
+    from training.submission import job_shape, read_options
+    from training.submission import submit as submit_script
+
+    config = load_config(PretrainConfig, args.config, args.overrides)
+    options: dict[str, str | int] = {}
+    for option in args.sbatch:
+        key, equals, value = option.partition("=")
+        if not (key and equals):
+            raise InputError(
+                f"--sbatch: found {option!r}; use KEY=VALUE, as --sbatch account=vision"
+            )
+        options[key] = value
+    ranks = args.ranks_per_node
+    if ranks is None and args.gpus_per_node is not None:
+        ranks = max(1, args.gpus_per_node)
+    given = {
+        "partition": args.partition,
+        "nodes": args.nodes,
+        "gpus-per-node": args.gpus_per_node,
+        "ntasks-per-node": ranks,
+        "time": args.time,
+    }
+    options.update({key: value for key, value in given.items() if value is not None})
+    nodes, per_node = job_shape({**read_options(args.script), **options})
+    if config.steps is not None:  # else it takes the data to know the run's length
+        refuse_contradictions(
+            [config.optimizer],
+            config.schedule,
+            config.compute,
+            config.clip,
+            config.regularization,
+            batch_size=config.batch_size,
+            total_steps=config.steps,
+            ranks=nodes * per_node,
+        )
+    job = submit_script(args.script, [args.config, *args.overrides], options, folder=args.folder)
+    run = Path(config.runs_dir, config.name)
+    print(f"job {job.job_id}: {nodes} node(s) x {per_node} rank(s), into {run}")
+    print(f"log, once it runs: {job.log}")
+    print(f"state: squeue --jobs {job.job_id}")
+    print(f"cancel, after a checkpoint: scancel {job.job_id}")
 
 
 def compare(runs: Sequence[Path], out: Path, metric: str | None, mode: str) -> None:
