@@ -63,7 +63,7 @@ def bare_step(
     def step() -> None:
         images = to_float(source.batch(0)["images"])
         draws = StepDraws(0, 0, images.device, count, 0, count)
-        loss = F.mse_loss(network(corrupt(corruption, images, draws)), images)
+        loss = F.mse_loss(network(corrupt(corruption, images, draws).images), images)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -77,7 +77,9 @@ def peer_step(
     def step() -> None:
         images = next(batches).float().div(255)
         draws = StepDraws(0, 0, images.device, len(images), 0, len(images))
-        loss = F.mse_loss(network(corrupt(config.objective.corruption, images, draws)), images)
+        loss = F.mse_loss(
+            network(corrupt(config.objective.corruption, images, draws).images), images
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -3,7 +3,7 @@
 Shapes: B rows at hand, C channels, H height, W width. Images are float in [0, 1].
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,22 +67,40 @@ CorruptionConfig = Annotated[
 ]
 
 
-def corrupt(config: CorruptionConfig, images: Tensor, draws: StepDraws) -> Tensor:
+def chooses_pixels(config: CorruptionConfig) -> bool:
+    """Whether a corruption hits some pixels and leaves the others as they are."""
+    return isinstance(config, MaskingCorruption | SaltAndPepperCorruption)
+
+
+class Corrupted(NamedTuple):
+    """A corrupted copy of some images.
+
+    Attributes:
+        images: [B, C, H, W].
+        hit: bool [B, 1, H, W], the pixels that were chosen to be corrupted, whether or not that
+            changed them; None where the corruption chooses no pixels.
+    """
+
+    images: Tensor
+    hit: Tensor | None = None
+
+
+def corrupt(config: CorruptionConfig, images: Tensor, draws: StepDraws) -> Corrupted:
     """Return a corrupted copy of images [B, C, H, W]; every draw is one of the global batch."""
     match config:
         case NoCorruption():
-            return images
+            return Corrupted(images)
         case GaussianCorruption():
-            return images + config.std * draws.randn("corruption", *images.shape[1:])
+            return Corrupted(images + config.std * draws.randn("corruption", *images.shape[1:]))
         case MaskingCorruption():
-            kept = draws.rand("corruption", 1, *images.shape[2:]) >= config.share
-            return images * kept
+            hit = draws.rand("corruption", 1, *images.shape[2:]) < config.share
+            return Corrupted(images * ~hit, hit)
         case SaltAndPepperCorruption():
             # One uniform draw decides both: below share/2 pepper, from there to share salt.
             draw = draws.rand("corruption", 1, *images.shape[2:])
             salted = torch.where(draw < config.share, 1.0, images)
-            return torch.where(draw < config.share / 2, 0.0, salted)
+            return Corrupted(torch.where(draw < config.share / 2, 0.0, salted), draw < config.share)
         case AugmentCorruption():
             augment = Augment(config.augment)
             params = augment.draw(draws.global_size, draws.generator("corruption"))
-            return augment.apply(images, params.rows(draws.start, draws.stop))
+            return Corrupted(augment.apply(images, params.rows(draws.start, draws.stop)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
@@ -116,7 +116,7 @@ class Trainer:
             clip,
             regularization,
             batch_size=batches.batch_size,
-            total_steps=total_steps,
+            lengths=[len(phase.steps(total_steps)) for phase in phases],
             ranks=ranks,
         )
         self._updates = [
@@ -124,6 +124,7 @@ class Trainer:
                 phase,
                 trainable,
                 prefix=f"{phase.name}/" if len(phases) > 1 else "",
+                steps=phase.steps(total_steps),
                 scaler=self._make_scaler(),
                 clip=clip,
                 regularization=regularization,
@@ -175,7 +176,7 @@ class Trainer:
         Raises:
             NonFiniteLossError: a loss is infinite or not a number; nothing was updated by it.
         """
-        factor = multiplier(self.schedule, step, self.total_steps) * self.lr_factor
+        updates = self._updates_at(step)
         check = measure or self.device.type == "cpu"
         self._seed_global_draws(step)
         with self.section("data"):
@@ -185,8 +186,9 @@ class Trainer:
         for update in self._updates:
             update.optimizer.zero_grad(set_to_none=True)
         metrics: Metrics = {}
-        for update in self._updates:
+        for update in updates:
             self._train_only(update)
+            factor = self._rate_factor(update, step)
             set_learning_rate(update.optimizer, factor)
             if update.needs_closure:
                 values = self._minimize(update, parts[0], check=check)
@@ -207,29 +209,33 @@ class Trainer:
             self._average.update(step)
         if probe is not None:
             metrics.update(probe.update_ratios())
-            metrics.update(probe.activations(lambda: self._losses(step, ACTIVATION_ROWS)))
+            metrics.update(probe.activations(lambda: self._losses(updates, step, ACTIVATION_ROWS)))
         return {n: whole(v) if isinstance(v, Tensor) else v for n, v in metrics.items()}
+
+    def rate_factor(self, step: int) -> float:
+        """Return the largest factor on a learning rate among the phases of a step."""
+        return max(self._rate_factor(update, step) for update in self._updates_at(step))
 
     def metric_names(self) -> list[str]:
         """Return the names of the metrics that every step gives, after trying the first batch."""
         with undisturbed(self.trainable):
-            values = self._losses(0, self.batches.batch_size)
+            values = self._losses(self._updates, 0, self.batches.batch_size)
         return [
             update.prefix + name
             for update in self._updates
             for name in ("loss", "lr", "grad_norm", *values[update.phase.name])
         ]
 
-    def count_flops(self) -> int:
+    def count_flops(self, step: int) -> int:
         """Return the floating-point operations of a step's forward and backward on this rank.
 
         Gradients are lost, all else stays as it is. Parts are counted as `count_flops` says.
         """
 
         def run() -> None:
-            for update in self._updates:
+            for update in self._updates_at(step):
                 self._train_only(update)
-                for batch, draws in self._parts(0):
+                for batch, draws in self._parts(step):
                     loss, _ = self._module(update.phase.name, batch, draws)
                     loss.backward()
 
@@ -238,6 +244,13 @@ class Trainer:
         for update in self._updates:
             update.optimizer.zero_grad(set_to_none=True)
         return flops
+
+    def _updates_at(self, step: int) -> list[PhaseUpdate]:
+        return [update for update in self._updates if step in update.steps]
+
+    def _rate_factor(self, update: PhaseUpdate, step: int) -> float:
+        first, length = update.steps.start, len(update.steps)
+        return multiplier(self.schedule, step - first, length) * self.lr_factor
 
     @property
     def _num_parts(self) -> int:
@@ -256,8 +269,10 @@ class Trainer:
         batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
         return batch, StepDraws(self.seed, step, self.device, self.batches.batch_size, start, stop)
 
-    def _losses(self, step: int, rows: int) -> dict[str, dict[str, Tensor]]:
-        """Compute every phase's loss on the first rows of this rank; return its metrics."""
+    def _losses(
+        self, updates: Sequence[PhaseUpdate], step: int, rows: int
+    ) -> dict[str, dict[str, Tensor]]:
+        """Compute phases' losses on the first rows of this rank; return their metrics."""
         first = self.accelerator.process_index * self.batches.batch_size
         first //= self.accelerator.num_processes
         most = self.batches.batch_size // self._num_parts
@@ -265,7 +280,7 @@ class Trainer:
         with self.accelerator.autocast():
             return {
                 update.phase.name: self.trainable(update.phase.name, batch, draws)[1]
-                for update in self._updates
+                for update in updates
             }
 
     def _backward(
@@ -321,15 +336,15 @@ class Trainer:
                 self._seed_global_draws(draws.step)
                 return self.trainable(phase.name, batch, draws)[0]
 
-            factor = multiplier(self.schedule, draws.step, self.total_steps) * self.lr_factor
+            update = next(u for u in self._updates if u.phase is phase)
             cause = "; likely cause: " + likely_cause(
                 self.trainable,
                 batch,
                 again,
-                lr=phase.optimizer.lr * factor,
+                lr=phase.optimizer.lr * self._rate_factor(update, draws.step),
                 losses=list(self._recent_losses[phase.name]),
                 mixed_precision=self.compute.mixed_precision,
-                clipped=self._updates[0].is_clipped,
+                clipped=update.is_clipped,
             )
         raise NonFiniteLossError(
             f"step {draws.step + 1}, phase {phase.name!r}: the loss is {value}{cause}"

@@ -55,14 +55,14 @@ class MetricWatch:
             check_metric(self.early_stopping.metric, names, "early_stopping.metric")
 
     def update(self, step: int, values: Mapping[str, float]) -> bool:
-        """Take in what was logged after `step` steps.
+        """Take in what was logged after `step` steps, as far as a watched metric is among it.
 
         Returns:
             Whether the weights are now the best that early stopping has seen.
         """
-        if self._plateau and self._plateau_config:
+        if self._plateau and self._plateau_config and self._plateau_config.metric in values:
             self._plateau.update(values[self._plateau_config.metric])
-        if self._stopping and self.early_stopping:
+        if self._stopping and self.early_stopping and self.early_stopping.metric in values:
             return self._stopping.update(values[self.early_stopping.metric], step)
         return False
 

@@ -19,6 +19,7 @@ class PhaseUpdate:
     Attributes:
         phase: the phase.
         prefix: of its metrics' names.
+        steps: of the run in which it is trained.
         parameters: those of the phase that are trained.
         optimizer: over these.
         scaler: of its loss; None without fp16.
@@ -30,6 +31,7 @@ class PhaseUpdate:
         module: nn.Module,
         *,
         prefix: str,
+        steps: range,
         scaler: torch.amp.GradScaler | None,
         clip: ClipConfig,
         regularization: RegularizationConfig,
@@ -37,6 +39,7 @@ class PhaseUpdate:
         """Build the optimizer; `module` owns the phase's parameters."""
         self.phase = phase
         self.prefix = prefix
+        self.steps = steps
         self.scaler = scaler
         self._named = [(name, p) for name, p in phase.parameters if p.requires_grad]
         self.parameters = [p for _, p in self._named]

@@ -18,7 +18,7 @@ def refuse_contradictions(
     regularization: RegularizationConfig,
     *,
     batch_size: int,
-    total_steps: int,
+    lengths: Sequence[int],
     ranks: int,
 ) -> None:
     """Check that one trainer can do all that its configs ask for.
@@ -26,6 +26,7 @@ def refuse_contradictions(
     Args:
         optimizers: one for each phase.
         batch_size: of the global batch.
+        lengths: steps of each phase, in each of which the schedule runs once.
         ranks: how many processes train together.
     Raises:
         InputError: names the keys, what was found and what would do; one line.
@@ -37,7 +38,8 @@ def refuse_contradictions(
             f"compute.accumulation {compute.accumulation} do not divide; "
             f"use a multiple of {parts}"
         )
-    check_schedule(schedule, total_steps)
+    for length in set(lengths):
+        check_schedule(schedule, length)
     for optimizer in optimizers:
         if optimizer.needs_closure:
             _refuse_with_closure(optimizer.kind, compute, clip, regularization, ranks)

@@ -29,7 +29,6 @@ from training.metric_watch import MetricWatch
 from training.profiling import ProfileConfig, Section, StepProfiler, check_profile
 from training.rank_watch import RankWatch
 from training.run_directory import LogConfig, RunDirectory
-from training.schedules import multiplier
 from training.signals import StopRequest
 from training.trainable import Trainable
 
@@ -265,7 +264,7 @@ class _Run:
         with self.clock.paused():
             if self.accelerator.is_main_process:
                 self.directory.log(line)
-            factor = multiplier(self.trainer.schedule, done - 1, self.trainer.total_steps)
+            factor = self.trainer.rate_factor(done - 1)
             for warning in self.probe.warnings(values, lr_factor=factor):
                 self.console.say(f"health at step {done:,}: {warning}")
             self._judge(done, values)
@@ -278,7 +277,7 @@ class _Run:
         self.profile_end = 0
         if not (values := self.profiler.summary(0.0)):
             return {}
-        values = self.profiler.summary(self.trainer.count_flops())
+        values = self.profiler.summary(self.trainer.count_flops(done - 1))
         shares = ", ".join(
             f"{name.removeprefix('profile/')} {share:.0%}"
             for name, share in values.items()

@@ -29,6 +29,8 @@ class Phase:
             the loss of the global batch.
         lr_factors: prefix of parameter names -> factor on the learning rate, the longest prefix
             winning: {"encoder": 0.1} trains the encoder at a tenth of the rate.
+        span: shares of the run from which and until which the phase is trained, 0 <= from < until
+            <= 1. Its schedule runs over these steps alone. So a stack is trained layer by layer.
     """
 
     name: str
@@ -36,6 +38,12 @@ class Phase:
     optimizer: OptimizerConfig
     loss: PhaseLoss
     lr_factors: Mapping[str, float] = field(default_factory=dict)
+    span: tuple[float, float] = (0.0, 1.0)
+
+    def steps(self, total_steps: int) -> range:
+        """Return the steps of a run in which the phase is trained."""
+        first, stop = (round(share * total_steps) for share in self.span)
+        return range(first, stop)
 
 
 class Trainable(nn.Module, ABC):
