@@ -14,7 +14,7 @@ from models.dropout import PlainDropout
 from models.encoders import ConvEncoderConfig, DenseEncoderConfig, Encoder, conv_layers
 from models.errors import ModelError
 from models.initialization import Lsuv, initialize
-from models.layers import layer_group, shifts
+from models.layers import layer_group, same_conv, shifts
 from models.lsuv import batch_statistics, lsuv_
 from models.residual import ResidualEncoderConfig
 
@@ -78,10 +78,15 @@ def _upsample(
     bias: bool,
 ) -> list[nn.Module]:
     """Layers that undo a stride-2 convolution: [B, in, *small] -> [B, out, *large]."""
-    padding = kernel_size // 2
     if upsampling == "nearest":
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=bias)
+        conv = same_conv(in_channels, out_channels, kernel_size, bias=bias)
         return [_NearestUpsample(*large), conv]
+    if kernel_size == 1:
+        # Torch 2.13 on a CPU also writes outside its memory there, as in `same_conv`.
+        raise ModelError(
+            "decoder.upsampling: found transposed with the encoder's kernel_size 1, which leaves "
+            "three of four pixels without a value; set it to nearest, or take a larger kernel"
+        )
     # Without output padding the result has 2 n - 1 pixels; the stride-2 encoder maps both
     # 2 n - 1 and 2 n pixels to n.
     output_padding = (large[0] - (2 * small[0] - 1), large[1] - (2 * small[1] - 1))
@@ -91,7 +96,7 @@ def _upsample(
             out_channels,
             kernel_size,
             stride=2,
-            padding=padding,
+            padding=kernel_size // 2,
             output_padding=output_padding,
             bias=bias,
         )
@@ -112,10 +117,7 @@ def _conv_decoder(
         is_output = stage == 1
         bias = is_output or not shifts(encoder_config.norm)
         if encoder.stage_names[stage - 1] == "stem":
-            padding = encoder_config.kernel_size // 2
-            output = [
-                nn.Conv2d(channels, out_channels, encoder_config.kernel_size, padding=padding)
-            ]
+            output = [same_conv(channels, out_channels, encoder_config.kernel_size)]
             continue
         for _ in range(encoder_config.blocks - 1):
             hidden += conv_layers(config_without_dropout, channels, channels, stride=1)
@@ -183,7 +185,8 @@ def build_decoder(
         images: [B, C, H, W] in [0, 1], for the initializer `lsuv`, which scales the layers below
             the last on the encoder's features of them; others do not look at them.
     Raises:
-        ModelError: `lsuv` without images, or with images that are all the same.
+        ModelError: `lsuv` without images, or with images that are all the same; or transposed
+            convolutions of one pixel.
     """
     encoder_config = encoder.config
     with torch.random.fork_rng(devices=[]):

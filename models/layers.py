@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 NormName = Literal["batch", "layer", "group", "instance", "rms", "none"]
 ActivationName = Literal[
@@ -136,8 +137,22 @@ def same_conv(
     in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, bias: bool = True
 ) -> nn.Conv2d:
     """A convolution that divides height and width by its stride, rounded up; odd kernel size."""
+    if kernel_size == 1:
+        return _OnePixelConv2d(in_channels, out_channels, 1, stride, bias=bias)
     padding = kernel_size // 2
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+
+
+class _OnePixelConv2d(nn.Conv2d):
+    """A convolution of one pixel. Where it is strided, it picks the pixels itself.
+
+    On a CPU, channels last, torch 2.13 (oneDNN 3.12) writes outside its memory in the backward
+    pass of the strided convolution of fewer than 8 channels.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows, columns = self.stride
+        return F.conv2d(input[..., ::rows, ::columns], self.weight, self.bias)
 
 
 def layer_group(

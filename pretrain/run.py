@@ -98,7 +98,8 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         on_checkpoint=export,
     )
     if accelerator.is_main_process:
-        print(_what_next(path, overrides, config, store, result))
+        ranks = accelerator.num_processes
+        print(_what_next(path, overrides, config, store, result, ranks))
     accelerator.end_training()  # leaves the process group, where there is one
     return result
 
@@ -191,10 +192,13 @@ def _what_next(
     config: PretrainConfig,
     store: ResidentStore,
     result: RunResult,
+    ranks: int,
 ) -> str:
     if result.status == "interrupted":
-        again = ["python", "-m", "pretrain", path, *overrides, "--resume"]
-        return f"to go on: {shlex.join(again)}"
+        again = shlex.join(["-m", "pretrain", path, *overrides, "--resume"])
+        if ranks > 1:
+            return f"to go on, by the same launcher: {again}"
+        return f"to go on: python {again}"
     artifact = Path(config.runs_dir, config.name, ARTIFACT)
     curve = ["python", "-m", "downstream", "curve", "configs/downstream/quickstart.yaml"]
     curve += [f"name={config.name}-curve", f"encoder={artifact}"]

@@ -100,15 +100,17 @@ def run_race(race: RaceConfig, *, jobs: int) -> RaceResult:
     total, failed = len(waiting), []
     running: dict[str, subprocess.Popen[bytes]] = {}
     Path(race.runs_dir).mkdir(parents=True, exist_ok=True)
+    told = False
     with StopRequest() as stop:
         while running or (waiting and not stop.requested):
             while waiting and len(running) < jobs and not stop.requested:
                 name, overrides = waiting.pop(0)
                 print(f"{name}: begins, {total - len(waiting)} of {total}", flush=True)
                 running[name] = _start(race, name, overrides, jobs)
-            if stop.requested:
+            if stop.requested and not told:  # once: a second would end what the first began
                 for process in running.values():
                     process.send_signal(signal.SIGTERM)
+                told = True
             for name in [name for name, process in running.items() if process.poll() is not None]:
                 status = running.pop(name).returncode
                 succeeded, words = _outcome(race, name, status)
@@ -131,6 +133,7 @@ def _start(race: RaceConfig, name: str, overrides: list[str], jobs: int) -> subp
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            process_group=0,  # a terminal's Ctrl-C reaches the race alone, which passes it on once
         )
 
 
@@ -143,8 +146,8 @@ def _outcome(race: RaceConfig, name: str, status: int) -> tuple[bool, str]:
     output = _output_of(race, name)
     if status != 0:
         lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
-        told = next((line for line in reversed(lines) if line.strip()), "it said nothing")
-        return False, f"failed with exit status {status}: {told} (all it said: {output})"
+        last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        return False, f"failed with exit status {status}: {last} (all it said: {output})"
     run = read_run(Path(race.runs_dir, name))
     if run.ending in ("finished", "stopped early"):
         return True, f"{run.ending} after {run.steps:,} steps, {_last_loss(run)}"

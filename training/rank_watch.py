@@ -131,7 +131,9 @@ class RankWatch:
             await self._watch()
 
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+        # Cancelled where the run ends: asyncio would print that as an error.
+        ends = (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError)
+        with contextlib.suppress(*ends):
             async with asyncio.timeout(_CONNECT_SECONDS):
                 token = await reader.readexactly(_TOKEN_BYTES)
             if hmac.compare_digest(token, self._token):

@@ -1,12 +1,13 @@
 """`python -m training submit` where there is no Slurm, and the files in configs/cluster."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-from tests.processes import ROOT
+from tests.processes import ROOT, environment, free_port
 from training.__main__ import main
 
 SCRIPT = ROOT / "configs/cluster/slurm.sbatch"
@@ -69,3 +70,25 @@ def test_accelerate_reads_its_configs_as_meant(
     assert args.training_script_args == ["run.yaml"]
     if nodes > 1:
         assert (args.machine_rank, args.main_process_ip) == (3, "10.0.0.1")
+
+
+@pytest.mark.slow
+def test_accelerate_launches_two_nodes_by_its_config(config: Path, tmp_path: Path) -> None:
+    # Two nodes of one rank each, both this machine, on its CPU.
+    file = ROOT / "configs/cluster/several-nodes.yaml"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", f"--config_file={file}"]
+    launch += ["--num_machines=2", "--num_processes=2", f"--main_process_port={free_port()}"]
+    nodes = [
+        subprocess.Popen(
+            [*launch, f"--machine_rank={rank}", "-m", "pretrain", config, "steps=20"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    printed = [node.communicate(timeout=120)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], printed
+    assert "on 2 ranks" in printed[0] and "finished at step 20" in printed[0]

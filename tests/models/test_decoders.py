@@ -6,6 +6,7 @@ from torch import nn
 
 from models.decoders import MirrorDecoderConfig, build_decoder
 from models.encoders import ConvEncoderConfig, DenseEncoderConfig, InputContract, build_encoder
+from models.errors import ModelError
 
 
 def build(config, channels, height, width, upsampling="transposed", seed=0):
@@ -33,6 +34,14 @@ def test_output_has_exactly_the_size_of_the_image(config, size, upsampling):
     encoder, decoder = build(config, 3, *size, upsampling)
     batch = torch.rand(2, 3, *size)
     assert decoder(encoder.eval()(batch)).shape == batch.shape
+
+
+def test_transposed_convolutions_of_one_pixel_are_refused():
+    config = ConvEncoderConfig(widths=(4,), kernel_size=1)
+    with pytest.raises(ModelError, match=r"decoder.upsampling: found transposed .* nearest"):
+        build(config, 3, 8, 8)
+    encoder, decoder = build(config, 3, 8, 8, "nearest")
+    assert decoder(encoder(torch.rand(2, 3, 8, 8))).shape == (2, 3, 8, 8)
 
 
 def test_output_is_raw_and_its_layer_is_drawn_by_glorot():

@@ -1,12 +1,17 @@
-"""Norms by name: each normalizes what it says, in every encoder where that is sound."""
+"""Norms by name, each in every encoder where it is sound; convolutions of one pixel."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
+from torch import nn
 
 from models.encoders import EncoderConfig, InputContract, build_encoder
 from models.errors import ModelError
-from models.layers import make_norm
+from models.layers import make_norm, same_conv
+from tests.processes import environment
 
 NORMS = ("batch", "layer", "group", "instance", "rms", "none")
 
@@ -97,3 +102,42 @@ def test_a_norm_of_one_value_at_a_time_is_refused(values, side, stage):
     lower = {**values, "widths": tuple(16 * width for width in values["widths"])}
     if values["norm"] != "instance":
         build_encoder(parse(**lower), contract(side), seed=0)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("side", [7, 8])
+def test_a_convolution_of_one_pixel_is_that_of_torch(stride, side):
+    ours = same_conv(4, 6, 1, stride=stride)
+    torch_own = nn.Conv2d(4, 6, 1, stride)
+    torch_own.load_state_dict(ours.state_dict())
+    images = torch.randn(3, 4, side, side)
+    torch.testing.assert_close(ours(images), torch_own(images))
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        {"kind": "residual", "stem": 4, "widths": [4, 5]},
+        {"kind": "conv", "kernel_size": 1, "widths": [4, 5]},
+    ],
+    ids=["residual", "conv"],
+)
+def test_strided_convolutions_of_few_channels_stay_inside_their_memory(encoder):
+    """In a process of its own: torch's strided convolution of one pixel ends it."""
+    program = f"""
+import torch
+from models.encoders import EncoderConfig, InputContract, build_encoder
+from pydantic import TypeAdapter
+
+contract = InputContract(channels=3, height=16, width=16, mean=(0.3,) * 3, std=(0.4,) * 3)
+config = TypeAdapter(EncoderConfig).validate_python({encoder})
+encoder = build_encoder(config, contract, seed=0).to(memory_format=torch.channels_last)
+for _ in range(60):
+    images = torch.rand(32, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    encoder(images).square().mean().backward()
+    spread = [torch.rand(900) for _ in range(20)]
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

@@ -157,13 +157,14 @@ def test_a_signal_to_torchrun_checkpoints_and_the_next_start_goes_on(
     stopped.send_signal(number)
     stdout, _ = stopped.communicate(timeout=60)
     assert stdout.count("interrupted at step") == 1
-    (again,) = re.findall(r"^to go on: (.*)$", stdout, re.MULTILINE)
-    assert again.endswith("encoder.norm=group steps=150 --resume")
+    (again,) = re.findall(r"^to go on, by the same launcher: (.*)$", stdout, re.MULTILINE)
+    assert again == f"-m pretrain {config} encoder.norm=group steps=150 --resume"
 
     done = subprocess.run(
         command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
     assert re.search(r"from step \d+ to step 150", done.stdout)
     assert "finished at step 150" in done.stdout
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pretrain.__main__ import main as pretrain
 from training.__main__ import main
 from training.comparison import compare_runs, smooth
 from training.comparison_figure import run_styles
@@ -89,8 +90,6 @@ def test_runs_that_were_cut_off_are_shown_as_such(runs: Path) -> None:
 def test_a_run_that_stopped_early_is_not_called_unfinished(
     runs: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pretrain.__main__ import main as pretrain
-
     monkeypatch.chdir(tmp_path)
     early = "early_stopping={metric: loss, patience: 2, min_change: 0.9}"
     assert pretrain([str(config), "steps=40", early]) == 0

@@ -56,6 +56,7 @@ def test_stopped_races_go_on_where_they_were(config: Path, tmp_path: Path) -> No
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert "to go on: python -m training race study.yaml" in output
+    assert output.count("the same race goes on with it") == 2
     for run in runs:
         reached = logged_steps(run)[-1]
         assert reached < 300, "the run was over before it was stopped"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.processes import run_module
+from pretrain.__main__ import main as pretrain
 from training.__main__ import main
 
 STEP = re.compile(r"step +([\d,]+): (\S+)")
@@ -18,19 +18,22 @@ def told_rates(text: str) -> dict[int, float]:
 
 
 def test_the_drawn_schedule_is_the_one_that_a_run_logs(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     overrides = ["schedule.kind=one_cycle", "optimizer.lr=0.02"]
-    out = str(tmp_path / "lr.png")
-    assert main(["schedule", str(config), "steps=30", "--out", out, *overrides]) == 0
+    assert main(["schedule", str(config), "steps=30", "--out", "lr.png", *overrides]) == 0
+    told = told_rates(capsys.readouterr().out)
     with Image.open(tmp_path / "lr.png") as picture:
         assert picture.width > 1000
     assert not (tmp_path / "runs").exists()
 
-    run_module("pretrain", config, "steps=30", *overrides, cwd=tmp_path)
+    assert pretrain([str(config), "steps=30", *overrides]) == 0
     log = (tmp_path / "runs" / "digits" / "log.jsonl").read_text().splitlines()
     logged = {line["step"]: line["lr"] for line in map(json.loads, log)}
-    told = told_rates(capsys.readouterr().out)
     assert {1, 30} < told.keys()
     assert max(told.values()) == pytest.approx(max(logged.values()), rel=0.01)
     for step, rate in told.items():
