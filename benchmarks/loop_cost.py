@@ -32,10 +32,10 @@ from data.batches import Batches
 from data.store import open_store
 from models.decoders import build_decoder
 from models.encoders import InputContract, build_encoder
+from pretrain.build import input_contract
 from pretrain.config import DataConfig, PretrainConfig
 from pretrain.corruption import corrupt
 from pretrain.objective import to_float
-from pretrain.run import input_contract
 from training.compute import ComputeConfig
 from training.health import HealthProbe
 from training.loop import Trainer

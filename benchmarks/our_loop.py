@@ -5,8 +5,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from data.batches import Batches
+from pretrain.build import build_objective
 from pretrain.config import PretrainConfig
-from pretrain.run import build_objective
 from training.compute import ComputeConfig, make_accelerator
 from training.loop import BatchSource, Trainer
 from training.trainable import Batch

@@ -8,21 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from data.batches import Batches
 from data.store import ResidentStore
 from models.artifact import save_encoder
-from models.decoders import build_decoder
-from models.encoders import InputContract, build_encoder
-from pretrain.autoencoder import Autoencoder
+from pretrain.build import build_objective
 from pretrain.config import PretrainConfig
 from pretrain.objective import Objective
 from training.compute import make_accelerator
 from training.config import dump_config, load_config
 from training.loop import Trainer
-from training.randomness import derive_seed
 from training.run import RunResult, run_training
 from training.run_directory import RunDirectory
 from training.schedules import ScheduleConfig
@@ -32,9 +26,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 ARTIFACT = "encoder.safetensors"
-_STATISTICS_IMAGES = 10_000
 _PREVIEW_IMAGES = 16
-_LSUV_IMAGES = 256
 
 
 def print_schema() -> None:
@@ -134,47 +126,6 @@ def make_trainer(
         clip=config.clip,
         regularization=config.regularization,
         average=config.average,
-    )
-
-
-def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
-    """Return the objective with freshly drawn networks for images like these.
-
-    Args:
-        images: uint8 [N, C, H, W], those to train on; the encoder's input contract is made of
-            them, and the initializer `lsuv` looks at the first ones.
-    Raises:
-        ModelError: an encoder that does not fit such images; one line.
-    """
-    sample = images[:_LSUV_IMAGES].to(torch.float32).div_(255)
-    encoder = build_encoder(
-        config.encoder,
-        input_contract(images),
-        seed=derive_seed(config.seed, "encoder"),
-        images=sample,
-    )
-    decoder = build_decoder(
-        config.decoder, encoder, seed=derive_seed(config.seed, "decoder"), images=sample
-    )
-    return Autoencoder(config.objective, encoder, decoder, config.optimizer, config.stage_rates)
-
-
-def input_contract(images: Tensor) -> InputContract:
-    """Return the contract of images uint8 [N, C, H, W]: their shape, mean and std per channel.
-
-    Mean and std are those of at most 10,000 images spread evenly over all, to four decimals.
-    """
-    stride = max(1, len(images) // _STATISTICS_IMAGES)
-    sample = images[::stride][:_STATISTICS_IMAGES].to(torch.float32).div_(255)
-    std, mean = torch.std_mean(sample, dim=(0, 2, 3))
-    _, channels, height, width = images.shape
-    return InputContract(
-        channels=channels,
-        height=height,
-        width=width,
-        mean=tuple(round(value, 4) for value in mean.tolist()),
-        # A channel of one value everywhere has no spread; any divisor does.
-        std=tuple(round(value, 4) or 1.0 for value in std.tolist()),
     )
 
 

@@ -300,7 +300,7 @@ def submit(args: argparse.Namespace) -> None:
             config.clip,
             config.regularization,
             batch_size=config.batch_size,
-            total_steps=config.steps,
+            lengths=[config.steps],
             ranks=nodes * per_node,
         )
     job = submit_script(args.script, [args.config, *args.overrides], options, folder=args.folder)
