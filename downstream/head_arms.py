@@ -18,11 +18,11 @@ from torch import Tensor
 from data.labels import stratified_folds
 from downstream.config import Arm, CurveConfig
 from downstream.features import cached_features, calibrate_batch_norm, feature_count
-from downstream.inputs import LabelledImages, StudyInputs
+from downstream.inputs import LabelledImages, StudyInputs, fresh_encoder
 from downstream.linear_head import HeadChoice, HeadConfig, choose_heads, fit_heads, standardize
 from downstream.metrics import classification_scores
 from downstream.results import Row, RowKey
-from models.encoders import Encoder, build_encoder
+from models.encoders import Encoder
 from training.randomness import derive_seed
 
 CALIBRATION_IMAGES = 2000
@@ -89,9 +89,10 @@ def random_encoder(inputs: StudyInputs, config: CurveConfig, seed: int) -> Encod
     """
     header = inputs.encoders[0].header
     weights = derive_seed(config.seed, f"random_frozen/weights/{seed}")
-    encoder = build_encoder(header.spec, header.input, seed=weights)
     stride = max(1, len(inputs.train) // CALIBRATION_IMAGES)
-    calibrate_batch_norm(encoder, inputs.train.images[::stride][:CALIBRATION_IMAGES])
+    images = inputs.train.images[::stride][:CALIBRATION_IMAGES]
+    encoder = fresh_encoder(header, images, seed=weights)
+    calibrate_batch_norm(encoder, images)
     return encoder
 
 

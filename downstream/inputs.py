@@ -12,9 +12,11 @@ from data.store import ResidentStore
 from downstream.config import CurveConfig, StudyDataConfig
 from models.artifact import ArtifactHeader, artifact_hash, load_encoder, read_artifact
 from models.dropout import dropout_layers
-from models.encoders import Encoder, check_images
+from models.encoders import Encoder, build_encoder, check_images
 from models.errors import ModelError
 from training.errors import InputError
+
+_LSUV_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,16 @@ def _open_encoders(config: CurveConfig) -> tuple[PretrainedEncoder, ...]:
     return tuple(
         PretrainedEncoder(*parts) for parts in zip(paths, headers, hashes, seeds, strict=True)
     )
+
+
+def fresh_encoder(header: ArtifactHeader, images: Tensor, *, seed: int) -> Encoder:
+    """Return the encoder that an artifact describes, its weights drawn from `seed`.
+
+    Args:
+        images: uint8 [N, C, H, W]; the initializer `lsuv` looks at the first ones.
+    """
+    sample = images[:_LSUV_IMAGES].float().div_(255)
+    return build_encoder(header.spec, header.input, seed=seed, images=sample)
 
 
 def _check_mc_samples(config: CurveConfig, encoder: PretrainedEncoder) -> None:

@@ -8,16 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from data.labels import stratified_folds
 from downstream.config import CurveConfig
 from downstream.finetune import Fit
-from downstream.inputs import StudyInputs
+from downstream.inputs import StudyInputs, fresh_encoder
 from downstream.metrics import classification_scores
 from downstream.recipes import FitConfig, Recipe
 from downstream.results import Row, RowKey
-from models.encoders import Encoder, build_encoder
+from models.encoders import Encoder
 from training.randomness import derive_seed
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class _Bench:
         _, budget, draw, seed = self.key
         # Not by arm: scratch and fine-tuned see the same batches in the same augmentations.
         return Fit(
-            self._encoder(),
+            self._encoder(rows),
             recipe,
             self.inputs.train,
             rows,
@@ -126,12 +127,12 @@ class _Bench:
             accelerator=self.accelerator,
         )
 
-    def _encoder(self) -> Encoder:
+    def _encoder(self, rows: NDArray[np.int64]) -> Encoder:
         if self.key.arm == "finetuned":
             return self.inputs.encoder_of_seed(self.key.seed).load()
         header = self.inputs.encoders[0].header
         weights = derive_seed(self.seed, "scratch/weights", self.key.seed)
-        return build_encoder(header.spec, header.input, seed=weights)
+        return fresh_encoder(header, self.inputs.train.images[torch.from_numpy(rows)], seed=weights)
 
     def choose(self) -> tuple[Recipe, int, dict[str, Any]]:
         """Return the recipe, the steps to take of its schedule, and what to note of the choice."""

@@ -87,7 +87,9 @@ class DenseEncoderConfig(CommonEncoderConfig):
     def _without_positions(self) -> "DenseEncoderConfig":
         if self.norm == "instance" or isinstance(self.dropout, SpatialDropout):
             found = "norm instance" if self.norm == "instance" else "dropout spatial"
-            raise ValueError(f"found {found}, which is about positions; dense layers have none")
+            raise ValueError(
+                f"found {found}, which is about positions; dense layers have none: take another"
+            )
         return self
 
 

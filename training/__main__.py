@@ -145,7 +145,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     compare = command("compare", "compare runs on one page", _COMPARE, _COMPARE_EXAMPLES)
     compare.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run folder")
-    compare.add_argument("--out", type=Path, default=Path("compare.html"), help="the page")
+    compare.add_argument(
+        "--out",
+        type=Path,
+        default=Path("compare.html"),
+        help="the page; a name in .png: the curves alone",
+    )
     compare.add_argument("--metric", help="shown first and ranked by (the loss)")
     compare.add_argument(
         "--mode", choices=("min", "max"), default="min", help="which values are better (min)"
@@ -312,13 +317,15 @@ def submit(args: argparse.Namespace) -> None:
 
 
 def compare(runs: Sequence[Path], out: Path, metric: str | None, mode: str) -> None:
-    """Write the page that compares runs."""
+    """Write the page, or the picture, that compares runs."""
     from pages.files import write_file
     from training.comparison import compare_runs
+    from training.comparison_figure import comparison_png
     from training.comparison_page import render_page
 
     comparison = compare_runs(runs, metric=metric, mode="max" if mode == "max" else "min")
-    write_file(out, render_page(comparison).encode())
+    is_picture = out.suffix.lower() == ".png"
+    write_file(out, comparison_png(comparison) if is_picture else render_page(comparison).encode())
     print(f"wrote {out}")
 
 

@@ -1,18 +1,20 @@
 """Curves of several runs in one figure: the smoothed metric, and faintly what was logged.
 
-Figures are made inside `pages.figures.figure_settings`.
+Charts are made inside `pages.figures.figure_settings`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pages.figures import axes_with_margins, new_figure
-from training.comparison import Entry, smooth
+from pages.figures import axes_with_margins, figure_settings, new_figure, png
+from training.comparison import Comparison, Entry, smooth
 from training.log_axis import set_log_scale
 from training.run_reading import Series
 
@@ -45,7 +47,10 @@ _LOGARITHMIC_FROM = 5.0
 """Ratio of the highest to the lowest value from which on the axis is logarithmic."""
 _HIGHEST = 3.0
 """End of a logarithmic axis, over the highest of the curves' first and median values."""
-_LEFT, _RIGHT, _BOTTOM, _TOP = 62.0, 24.0, 48.0, 10.0
+_LEFT, _BOTTOM, _TOP = 62.0, 48.0, 10.0
+_PICTURE_CURVES, _PICTURE_HEIGHT = 680.0, 460.0
+# Of the legend in CSS pixels: its line and gaps, and a letter of its font.
+_LEGEND_KEY, _LEGEND_LETTER = 80.0, 8.5
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,13 @@ class Chart:
 
 
 def curves_chart(
-    entries: Sequence[Entry], metric: str, position: str, *, width: float, height: float
+    entries: Sequence[Entry],
+    metric: str,
+    position: str,
+    *,
+    width: float,
+    height: float,
+    right: float = 24.0,
 ) -> Chart:
     """Draw a metric of all runs that log it against one of `POSITIONS`.
 
@@ -97,10 +108,11 @@ def curves_chart(
 
     Args:
         width, height: CSS pixels.
+        right: margin on that side in CSS pixels.
     """
     figure = new_figure(width, height)
-    frame = (_LEFT, _TOP, width - _RIGHT, height - _BOTTOM)
-    axes = axes_with_margins(figure, _LEFT, _RIGHT, _BOTTOM, _TOP)
+    frame = (_LEFT, _TOP, width - right, height - _BOTTOM)
+    axes = axes_with_margins(figure, _LEFT, right, _BOTTOM, _TOP)
     drawn = [
         (number, entry, series, style)
         for number, (entry, style) in enumerate(zip(entries, run_styles(len(entries)), strict=True))
@@ -116,6 +128,10 @@ def curves_chart(
     axes.xaxis.set_major_locator(MaxNLocator(4 if width < 600 else 8, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     return Chart(figure, frame, axes.get_xlim(), axes.get_ylim(), logarithmic)
+
+
+def _line(style: RunStyle) -> Literal["solid"] | tuple[float, tuple[float, ...]]:
+    return (0, style.dashes) if style.dashes else "solid"
 
 
 def _draw_run(axes: Axes, number: int, series: Series, style: RunStyle, position: str) -> None:
@@ -136,7 +152,7 @@ def _draw_run(axes: Axes, number: int, series: Series, style: RunStyle, position
         values[shown],
         color=color,
         linewidth=LINE_WIDTH,
-        linestyle=(0, style.dashes) if style.dashes else "solid",
+        linestyle=_line(style),
         marker="o" if len(shown) == 1 else None,
         gid=f"run-{number}",
     )
@@ -183,3 +199,41 @@ def _limit_values(axes: Axes, drawn: Sequence[tuple[Entry, Series]]) -> bool:
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.5g}"))
     return False
+
+
+def comparison_png(comparison: Comparison) -> bytes:
+    """Return a PNG of the metric against steps, with each run's last value in the legend."""
+    with figure_settings(salt="comparison", font_size=13):
+        entries = comparison.entries
+        words = [_in_words(entry) for entry in entries]
+        legend = _LEGEND_KEY + _LEGEND_LETTER * max(map(len, words))
+        chart = curves_chart(
+            entries,
+            comparison.metric,
+            "step",
+            width=_PICTURE_CURVES + legend,
+            height=max(_PICTURE_HEIGHT, 60 + 22 * len(entries)),
+            right=legend,
+        )
+        axes = chart.figure.axes[0]
+        axes.set_ylabel(comparison.metric)
+        handles = [
+            Line2D([], [], color=LIGHT_RUNS[style.role], linestyle=_line(style), linewidth=2)
+            for style in run_styles(len(entries))
+        ]
+        axes.legend(
+            handles,
+            words,
+            loc="upper left",
+            bbox_to_anchor=(1.02, 1.02),
+            handlelength=2.6,
+        )
+        return png(chart.figure)
+
+
+def _in_words(entry: Entry) -> str:
+    ending = entry.run.ending
+    if entry.final is None or ending == "diverged":
+        return f"{entry.label} ({ending})"
+    note = f" ({ending})" if ending == "unfinished" else ""
+    return f"{entry.final:.3g}  {entry.label}{note}"

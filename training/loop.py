@@ -100,7 +100,8 @@ class Trainer:
         # Files and previews need whole weights: they are gathered into this copy.
         self._replica = copy.deepcopy(trainable) if self._is_sharded else None
         trainable.to(self.device)
-        if compute.channels_last:
+        # Shares of weights must be contiguous; activations are channels last all the same.
+        if compute.channels_last and not self._is_sharded:
             trainable.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compute.checkpoint_stages:
             trainable.checkpoint_stages()

@@ -58,8 +58,10 @@ def submit_by_command(slurm: Slurm, folder: Path, *options: str) -> Job:
     return Job(job_id[1], Path(log[1]))
 
 
-def wait_for(condition: Callable[[], bool], explain: Callable[[], str]) -> None:
-    deadline = time.monotonic() + 120
+def wait_for(
+    condition: Callable[[], bool], explain: Callable[[], str], seconds: float = 120
+) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, explain()
         time.sleep(0.05)
@@ -145,6 +147,23 @@ def test_a_requeued_job_resumes_and_finishes(slurm: Slurm, config: Path, tmp_pat
     slurm.run("scontrol", "requeue", job.id)
     wait_until_finished(slurm, job)
     assert_resumed_equals_uninterrupted(tmp_path, config)
+
+
+def test_a_job_at_its_time_limit_is_requeued_with_a_checkpoint(
+    slurm: Slurm, config: Path, tmp_path: Path
+) -> None:
+    config.write_text(config.read_text().replace("steps: 600", "steps: 1000000"))
+    # The script's signal comes 120 s, or by Slurm's clock up to 60 s more, before this limit.
+    job = submit(slurm, tmp_path, "--nodes=1", "--ntasks-per-node=2", "--time=3")
+
+    def goes_on() -> bool:
+        return job.log.exists() and "training from step" in job.log.read_text()
+
+    wait_for(goes_on, lambda: f"{slurm.job(job.id)}\n{job.log.read_text()}", seconds=300)
+    slurm.run("scancel", job.id)
+    assert slurm.job(job.id)["Restarts"] == "1"
+    assert "interrupted at step" in job.log.read_text()
+    wait_for(lambda: not slurm.run("squeue", "--noheader"), job.log.read_text)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from downstream.plan import draw_rows, planned_rows
 from downstream.recipes import Recipe
 from downstream.results import Row, RowKey
 from downstream.trained_arms import train_row
+from models.artifact import load_encoder, save_encoder
 from models.encoders import ConvEncoderConfig, build_encoder
 from models.heads import Classifier, pool_to_grid
 from training.compute import make_accelerator
@@ -342,3 +343,28 @@ def test_test_features_do_not_move_the_standardization(study):
     honest = head_rows("frozen", 20, 3, draws, features, inputs, config, CPU)
     other = head_rows("frozen", 20, 3, draws, twice, replace(inputs, test=more), config, CPU)
     assert [row.choices for row in other] == [row.choices for row in honest]
+
+
+def test_fresh_weights_of_an_encoder_initialized_on_images(study, encoders, tmp_path, accelerator):
+    """LSUV looks at images: of an arm's own rows, or of the unlabelled training set."""
+    contract = load_encoder(encoders[0]).input
+    batch = torch.rand(64, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    path = tmp_path / "lsuv.safetensors"
+    save_encoder(
+        path,
+        build_encoder(
+            ConvEncoderConfig(widths=(8, 16), norm="none", initializer="lsuv"),
+            contract,
+            seed=0,
+            images=batch,
+        ),
+        trained_on={"fingerprint": "ab", "images": 64},
+        config={},
+    )
+    config, inputs = opened(study(encoder=str(path)))
+    features = random_encoder(inputs, config, seed=0).blocks["stage1"][0]
+    normalized = (inputs.train.images[:500].float() / 255 - contract.mean[0]) / contract.std[0]
+    assert features(normalized).std().item() == pytest.approx(1, rel=0.1)
+    rows = draw_rows(inputs, config)[0][:20]
+    row = train_row(RowKey("scratch", 20, 0, 0), rows, inputs, config, accelerator)
+    assert 0 < row.accuracy <= 1

@@ -169,12 +169,17 @@ def test_a_signal_to_torchrun_checkpoints_and_the_next_start_goes_on(
     assert "finished at step 150" in done.stdout
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_two_ranks_equal_one(
-    accumulation: int, config: Path, run_pretrain: Command, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    "how",
+    [
+        "compute.accumulation=1",
+        "compute.accumulation=2",
+        pytest.param("compute.distribution=fsdp2", marks=pytest.mark.slow),
+    ],
+)
+def test_two_ranks_equal_one(how: str, config: Path, run_pretrain: Command, tmp_path: Path) -> None:
     # Without batch norm: its statistics are those of the rows at hand.
-    same = ["encoder.norm=layer", "steps=6", f"compute.accumulation={accumulation}"]
+    same = ["encoder.norm=layer", "steps=6", how]
     run_pretrain("name=one", "encoder.norm=layer", "steps=6")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     launcher += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]

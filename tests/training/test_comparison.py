@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pretrain.__main__ import main as pretrain
 from training.__main__ import main
@@ -156,6 +157,15 @@ def test_the_page_needs_nothing_from_elsewhere(runs: Path) -> None:
     assert {"lr", "grad_norm", "images_per_second"} <= set(re.findall("<h3>(.*?)</h3>", page))
     ids = re.findall(r'\sid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
+
+
+def test_the_curves_can_be_had_as_a_picture(runs: Path) -> None:
+    keep_lines(runs / "adam", 0)
+    out = runs.parent / "race.png"
+    paths = [str(runs / name) for name in ("adam", "slow", "hopeless")]
+    assert main(["compare", *paths, "--out", str(out)]) == 0
+    with Image.open(out) as picture:
+        assert picture.width > 1500
 
 
 def test_names_cannot_become_markup(runs: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import random
 import resource
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -16,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+
+from tests.processes import free_port
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -193,12 +194,6 @@ def test_a_full_disk_loses_nothing_that_was_written(
     assert digits.main([str(run), *options, "--resume"]) == 0
     assert digits.main([str(tmp_path / "straight"), *options]) == 0
     assert_same_run(tmp_path / "straight", run)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def torchrun() -> tuple[str, ...]:
