@@ -18,8 +18,8 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
     """Return the objective with freshly drawn networks for images like these.
 
     Args:
-        images: uint8 [N, C, H, W], those to train on; the encoder's input contract is made of
-            them, and the initializer `lsuv` looks at the first ones.
+        images: uint8 [N, C, H, W], those to train on or a sample of them; the encoder's input
+            contract is made of them, and the initializer `lsuv` looks at the first ones.
     Raises:
         InputError, ModelError: an encoder that does not fit such images, or an objective that
             does not fit the encoder; one line.

@@ -6,6 +6,7 @@ from data.store import ReadingConfig
 from models.decoders import DecoderConfig, MirrorDecoderConfig
 from models.encoders import ConvEncoderConfig, EncoderConfig
 from pretrain.autoencoder import AutoencoderConfig
+from pretrain.probe import ProbeConfig
 from training.averaging import AverageConfig, NoAverage
 from training.checkpoints import CheckpointConfig
 from training.clipping import ClipConfig, NoClip
@@ -28,6 +29,13 @@ class DataConfig(ReadingConfig):
 
     shards: str | tuple[str, ...] = Field(
         description="WebDataset tars: a path, a glob or braces such as train-{000000..000007}.tar"
+    )
+    held_out: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the images that is kept out of training; the objective's loss on "
+        "them is logged as held_out/loss",
     )
 
 
@@ -56,6 +64,7 @@ class PretrainConfig(BaseModel):
     regularization: RegularizationConfig = RegularizationConfig()
     average: AverageConfig = NoAverage()
     early_stopping: EarlyStoppingConfig | None = None
+    probe: ProbeConfig = ProbeConfig()
     compute: ComputeConfig = ComputeConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()

@@ -6,17 +6,22 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from data.batches import Batches
 from data.store import ResidentStore
 from models.artifact import save_encoder
 from pretrain.build import build_objective
 from pretrain.config import PretrainConfig
+from pretrain.held_out import HeldOutLoss, split_rows
 from pretrain.objective import Objective
+from pretrain.probe import OnlineProbe
 from training.compute import make_accelerator
 from training.config import dump_config, load_config
 from training.loop import Trainer
+from training.monitoring import Monitor
 from training.run import RunResult, run_training
 from training.run_directory import RunDirectory
 from training.schedules import ScheduleConfig
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
 
 ARTIFACT = "encoder.safetensors"
 _PREVIEW_IMAGES = 16
+_SAMPLE = 10_000
 
 
 def print_schema() -> None:
@@ -65,13 +71,27 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
     )
     store = config.data.open(config.data.shards)
     trainer = make_trainer(config, store, accelerator)
+    trained_on = _trained_on(config, store)
+    provenance: dict[str, Any] = {"seed": config.seed, "data": trained_on}
+    monitors: list[Monitor] = []
+    if config.data.held_out > 0:
+        _, kept_out = split_rows(len(store), config.data.held_out)
+        monitors.append(HeldOutLoss(trainer, store.images, kept_out))
+    if config.probe.shards is not None:
+        labeled = config.data.open(config.probe.shards)
+        monitors.append(OnlineProbe(config.probe, labeled, store.images))
+        provenance["probe"] = {
+            "fingerprint": labeled.fingerprint,
+            "labels": config.probe.labels,
+            "use": "monitoring only",
+        }
 
     def export(step: int, objective: Trainable) -> None:
         assert isinstance(objective, Objective)
         save_encoder(
             folder / ARTIFACT,
             objective.encoder,
-            trained_on=_trained_on(store),
+            trained_on=trained_on,
             config=config.model_dump(mode="json"),
             metrics={"steps": step, "images_seen": step * config.batch_size},
         )
@@ -82,12 +102,14 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         checkpoint=config.checkpoint,
         log=config.log,
         preview=config.preview,
-        provenance={"seed": config.seed, "data": _trained_on(store)},
+        provenance=provenance,
         health=config.health,
         profile=config.profile,
         early_stopping=config.early_stopping,
         preview_images=store.images[:_PREVIEW_IMAGES],
         on_checkpoint=export,
+        monitors=monitors,
+        monitor_every=config.probe.every,
     )
     if accelerator.is_main_process:
         ranks = accelerator.num_processes
@@ -104,7 +126,7 @@ def make_trainer(
     total_steps: int | None = None,
     schedule: ScheduleConfig | None = None,
 ) -> Trainer:
-    """Return the trainer of a fresh run on the images of `store`.
+    """Return the trainer of a fresh run on the images of `store` that are not held out.
 
     Args:
         total_steps: in place of the config's length.
@@ -112,11 +134,19 @@ def make_trainer(
     Raises:
         InputError, ModelError: the config does not fit the images or the machine; one line.
     """
+    rows, kept_out = split_rows(len(store), config.data.held_out)
+    images = store.images
+    if len(kept_out) > 0:  # a sample: all others would take their size in memory
+        images = images[torch.from_numpy(rows[:: max(1, len(rows) // _SAMPLE)])]
     batches = Batches(
-        store.images, batch_size=config.batch_size, seed=config.seed, device=accelerator.device
+        store.images,
+        indices=rows,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=accelerator.device,
     )
     return Trainer(
-        build_objective(config, store.images),
+        build_objective(config, images),
         batches,
         total_steps=total_steps or config.steps or batches.steps(config.epochs or 0),
         schedule=schedule or config.schedule,
@@ -129,10 +159,11 @@ def make_trainer(
     )
 
 
-def _trained_on(store: ResidentStore) -> dict[str, str | int | None]:
+def _trained_on(config: PretrainConfig, store: ResidentStore) -> dict[str, str | int | None]:
+    rows, _ = split_rows(len(store), config.data.held_out)
     return {
         "fingerprint": store.fingerprint,
-        "images": len(store),
+        "images": len(rows),
         "dataset": store.info.name if store.info else None,
     }
 

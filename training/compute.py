@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -169,6 +170,20 @@ def any_rank(accelerator: Accelerator, flag: bool) -> bool:
         return flag
     count = torch.tensor(int(flag), device=accelerator.device)
     return bool(accelerator.reduce(count, reduction="sum").item())
+
+
+def from_main(accelerator: Accelerator, values: Mapping[str, float]) -> dict[str, float]:
+    """Return the first rank's numbers by name, exactly. All ranks must call it."""
+    if accelerator.num_processes == 1:
+        return dict(values)
+    device = accelerator.device
+    # Text keeps names and every bit of a number; the other ranks add zeros to it.
+    text = list(json.dumps(dict(values)).encode()) if accelerator.is_main_process else []
+    size = accelerator.reduce(torch.tensor(len(text), device=device), reduction="sum")
+    padded = text or [0] * int(size.item())
+    shared = accelerator.reduce(torch.tensor(padded, device=device), reduction="sum")
+    found: dict[str, float] = json.loads(bytes(shared.tolist()))
+    return found
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], None]) -> None:

@@ -97,6 +97,7 @@ class Trainer:
         self.section: Callable[[Section], AbstractContextManager[object]] = _unobserved
 
         self._is_sharded = compute.distribution == "fsdp2" and ranks > 1
+        trainable.total_steps = total_steps
         # Files and previews need whole weights: they are gathered into this copy.
         self._replica = copy.deepcopy(trainable) if self._is_sharded else None
         trainable.to(self.device)
@@ -110,6 +111,8 @@ class Trainer:
             shard(trainable, trainable.stages().values(), self.device)
 
         phases = trainable.bind_phases()
+        if self._replica is not None:
+            self._replica.bind_phases()
         refuse_contradictions(
             [phase.optimizer for phase in phases],
             schedule,
@@ -226,6 +229,24 @@ class Trainer:
             for update in self._updates
             for name in ("loss", "lr", "grad_norm", *values[update.phase.name])
         ]
+
+    def evaluate(
+        self, trainable: Trainable, step: int, batch: Batch, draws: StepDraws
+    ) -> dict[str, Tensor]:
+        """Return the losses and metrics, as they are logged, of a step's phases on other rows.
+
+        Args:
+            trainable: what `exportable` gave, in train or in eval mode.
+            step: decides which phases are looked at.
+            batch, draws: on the device of `trainable`.
+        """
+        values: dict[str, Tensor] = {}
+        with self.accelerator.autocast():
+            for update in self._updates_at(step):
+                loss, metrics = trainable(update.phase.name, batch, draws)
+                for name, value in {"loss": loss.detach(), **metrics}.items():
+                    values[update.prefix + name] = value
+        return values
 
     def count_flops(self, step: int) -> int:
         """Return the floating-point operations of a step's forward and backward on this rank.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from training.errors import NO_SPACE, InputError, NonFiniteLossError
 from training.health import HealthConfig, HealthProbe
 from training.loop import Metrics, Trainer
 from training.metric_watch import MetricWatch
+from training.monitoring import Monitor, measure, monitor_interval
 from training.profiling import ProfileConfig, Section, StepProfiler, check_profile
 from training.rank_watch import RankWatch
 from training.run_directory import LogConfig, RunDirectory
@@ -77,6 +78,8 @@ def run_training(
     early_stopping: EarlyStoppingConfig | None = None,
     preview_images: Tensor | None = None,
     on_checkpoint: Callable[[int, Trainable], None] | None = None,
+    monitors: Sequence[Monitor] = (),
+    monitor_every: int | None = None,
 ) -> RunResult:
     """Train to the end, or to a signal, from the run's last checkpoint or from the start.
 
@@ -94,6 +97,10 @@ def run_training(
         on_checkpoint: called just before a checkpoint counts, on the first rank, with the number
             of steps taken and the Trainable as it is to be exported: whenever a checkpoint
             exists, its export exists.
+        monitors: measure the weights as they are to be exported; what they give is logged, and
+            early stopping and the schedule may name it. They change nothing in training.
+        monitor_every: steps between their measurements, rounded up to whole lines of the log;
+            None: a tenth of the run. They measure after the first and the last step too.
     Raises:
         InputError: the folder or its checkpoint does not fit, or there is no space left; or a
             setting does not fit the run.
@@ -102,10 +109,12 @@ def run_training(
     check_profile(profile, trainer.total_steps)
     watch = MetricWatch(trainer.schedule, early_stopping)
     if watch.is_needed:
-        watch.check(trainer.metric_names())
+        watch.check([*trainer.metric_names(), *(name for m in monitors for name in m.names)])
     run = _Run(trainer, directory, checkpoint, log, preview, health, profile, watch)
     run.preview_images = preview_images
     run.on_checkpoint = on_checkpoint
+    run.monitors = monitors
+    run.monitor_every = monitor_interval(monitor_every, trainer.total_steps, log.every)
     try:
         return run.train(provenance)
     except NonFiniteLossError as error:
@@ -130,6 +139,8 @@ def _last_checkpoint(directory: RunDirectory) -> str:
 class _Run:
     preview_images: Tensor | None = None
     on_checkpoint: Callable[[int, Trainable], None] | None = None
+    monitors: Sequence[Monitor] = ()
+    monitor_every: int
 
     def __init__(
         self,
@@ -252,8 +263,10 @@ class _Run:
         stacked = torch.stack([value.float() for value in measured.values()])
         means = mean_over_ranks(self.accelerator, stacked).tolist()
         values.update(zip(measured, means, strict=True))
+        loss = next(value for name, value in reversed(values.items()) if name.endswith("loss"))
         with self.clock.paused():
             values.update(self._profiled(done))
+            values.update(self._monitored(done))
         line = {
             "step": done,
             "images": done * self.trainer.batches.batch_size,
@@ -268,7 +281,15 @@ class _Run:
             for warning in self.probe.warnings(values, lr_factor=factor):
                 self.console.say(f"health at step {done:,}: {warning}")
             self._judge(done, values)
-        return next(value for name, value in reversed(values.items()) if name.endswith("loss"))
+        return loss
+
+    def _monitored(self, done: int) -> dict[str, float]:
+        """Return what the monitors measure after these steps, which is nothing at most of them."""
+        is_due = done in (1, self.trainer.total_steps) or done % self.monitor_every == 0
+        if not (self.monitors and is_due):
+            return {}
+        self.ranks.mark("monitor")
+        return measure(self.monitors, self.trainer, done)
 
     def _profiled(self, done: int) -> dict[str, float]:
         """Return the profile's figures once, with the first line of the log after its window."""

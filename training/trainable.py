@@ -51,7 +51,12 @@ class Trainable(nn.Module, ABC):
 
     What it must remember between steps lives in parameters and buffers: these, the optimizers
     and the step are all that a checkpoint holds.
+
+    Attributes:
+        total_steps: of the run, for schedules of its own; a Trainer sets it. 0: not known.
     """
+
+    total_steps: int = 0
 
     @abstractmethod
     def phases(self) -> Sequence[Phase]:

@@ -1,0 +1,81 @@
+"""Images kept out of training, and the objective's loss on them.
+
+Shapes: N images, B rows of a batch, C channels, H height, W width.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from training.errors import InputError
+from training.loop import Trainer
+from training.randomness import StepDraws, derive_seed
+from training.trainable import Trainable
+
+Rows = npt.NDArray[np.int64]
+
+_MOST_IMAGES = 10_000
+_PREFIX = "held_out/"
+_UNLIKE_TRAINING = ("lr", "grad_norm")
+
+
+def split_rows(count: int, share: float) -> tuple[Rows, Rows]:
+    """Return the rows of N images to train on and those to keep out, each ascending.
+
+    They depend on N and the share alone: runs with other seeds keep out the same images, so that
+    their losses compare.
+
+    Args:
+        count: N.
+        share: in [0, 1), of the images to keep out.
+    Raises:
+        InputError: a share that leaves no image on one of the sides; one line.
+    """
+    kept_out = round(share * count)
+    if share > 0 and not 0 < kept_out < count:
+        raise InputError(
+            f"data.held_out: found {share:g}, which is {kept_out:,} of {count:,} images; "
+            "give a share that leaves some to train on and some to measure, or 0"
+        )
+    generator = torch.Generator().manual_seed(derive_seed(0, "held_out", count))
+    order = torch.randperm(count, generator=generator).numpy()
+    return np.sort(order[kept_out:]), np.sort(order[:kept_out])
+
+
+class HeldOutLoss:
+    """A monitor: the losses and metrics of a step's phases on images that are not trained on.
+
+    Named as in training, behind "held_out/". In eval mode, and with the same random draws each
+    time and in every run, so that values compare. At most the first 10,000 images are used.
+    """
+
+    def __init__(self, trainer: Trainer, images: Tensor, rows: Rows) -> None:
+        """Measure on `rows` of images uint8 [N, C, H, W], in batches of training's size."""
+        self._trainer = trainer
+        self._images = images
+        rows = rows[:_MOST_IMAGES]
+        self._parts = np.array_split(rows, math.ceil(len(rows) / trainer.batches.batch_size))
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The metrics of training, but for those of its updates."""
+        names = self._trainer.metric_names()
+        return [_PREFIX + name for name in names if name.split("/")[-1] not in _UNLIKE_TRAINING]
+
+    def __call__(self, step: int, trainable: Trainable) -> dict[str, float]:
+        """Return means over the images."""
+        device = next(trainable.parameters()).device
+        count = sum(map(len, self._parts))
+        means: dict[str, Tensor] = {}
+        for number, rows in enumerate(self._parts):
+            batch = {"images": self._images[torch.from_numpy(rows)].to(device)}
+            draws = StepDraws(0, number, device, len(rows), 0, len(rows))
+            values = self._trainer.evaluate(trainable, step - 1, batch, draws)
+            for name, value in values.items():
+                part = value.float() * (len(rows) / count)
+                means[name] = means[name] + part if name in means else part
+        return {_PREFIX + name: value.item() for name, value in means.items()}
