@@ -27,7 +27,7 @@ from pretrain.contraction import (
 )
 from pretrain.corruption import AugmentCorruption, CorruptionConfig, chooses_pixels, corrupt
 from pretrain.objective import Objective, to_float
-from pretrain.pictures import first_layer_filters
+from pretrain.pictures import first_layer_filters, in_rows
 from pretrain.sparsity import (
     NoSparsity,
     SparsityConfig,
@@ -194,11 +194,8 @@ class Autoencoder(Objective):
         code, _ = sparsify(self.config.sparsity, self.encoder(corrupted))
         output = self.decoder(code)
         restored = torch.sigmoid(output) if self.config.loss == "bce" else output
-        rows = zip(
-            *(pictures.split(8) for pictures in (originals, corrupted, restored)), strict=True
-        )
         return {
-            "reconstructions": torch.cat([part for row in rows for part in row]).clamp(0, 1),
+            "reconstructions": in_rows(originals, corrupted, restored).clamp(0, 1),
             "filters": first_layer_filters(self.encoder),
         }
 

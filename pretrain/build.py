@@ -8,6 +8,8 @@ from models.encoders import Encoder, InputContract, build_encoder
 from pretrain.autoencoder import Autoencoder, AutoencoderConfig
 from pretrain.config import PretrainConfig
 from pretrain.objective import Objective
+from pretrain.variational import Variational, VariationalConfig
+from pretrain.vector_quantized import VectorQuantized, VectorQuantizedConfig
 from training.randomness import derive_seed
 
 _STATISTICS_IMAGES = 10_000
@@ -33,6 +35,26 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
                 decoder_for(config, encoder, images),
                 config.optimizer,
                 config.stage_rates,
+            )
+        case VariationalConfig():
+            encoder = encoder_for(config, images)
+            return Variational(
+                config.objective,
+                encoder,
+                decoder_for(config, encoder, images),
+                config.optimizer,
+                config.stage_rates,
+                seed=config.seed,
+            )
+        case VectorQuantizedConfig():
+            encoder = encoder_for(config, images)
+            return VectorQuantized(
+                config.objective,
+                encoder,
+                decoder_for(config, encoder, images),
+                config.optimizer,
+                config.stage_rates,
+                seed=config.seed,
             )
 
 

@@ -1,5 +1,7 @@
 """The config of stage one: its table of contents."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data.store import ReadingConfig
@@ -7,6 +9,8 @@ from models.decoders import DecoderConfig, MirrorDecoderConfig
 from models.encoders import ConvEncoderConfig, EncoderConfig
 from pretrain.autoencoder import AutoencoderConfig
 from pretrain.probe import ProbeConfig
+from pretrain.variational import VariationalConfig
+from pretrain.vector_quantized import VectorQuantizedConfig
 from training.averaging import AverageConfig, NoAverage
 from training.checkpoints import CheckpointConfig
 from training.clipping import ClipConfig, NoClip
@@ -21,7 +25,9 @@ from training.schedules import CosineSchedule, ScheduleConfig
 from training.stage_rates import StageRatesConfig
 from training.weight_penalties import RegularizationConfig
 
-ObjectiveConfig = AutoencoderConfig
+ObjectiveConfig = Annotated[
+    AutoencoderConfig | VariationalConfig | VectorQuantizedConfig, Field(discriminator="kind")
+]
 
 
 class DataConfig(ReadingConfig):

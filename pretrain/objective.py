@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 from models.encoders import Encoder
@@ -17,6 +18,14 @@ class Objective(Trainable):
     """
 
     encoder: Encoder
+
+    def facts(self, images: Tensor) -> Mapping[str, JsonValue]:
+        """Return what there is to say of the trained networks, by name; JSON values.
+
+        Printed at the end of a run and kept in the artifact. Called in eval mode without
+        gradients, with some images uint8 [N, C, H, W] of those that are trained on.
+        """
+        return {}
 
     def stages(self) -> Mapping[str, nn.Module]:
         """Return the encoder's stages, then the other networks."""

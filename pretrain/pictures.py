@@ -1,9 +1,10 @@
-"""Pictures of what an encoder has learned."""
+"""Pictures of what an encoder has learned, and their order in a grid."""
 
 import torch
 from torch import Tensor, nn
 
 from models.encoders import Encoder
+from training.previews import COLUMNS
 
 
 def first_layer_filters(encoder: Encoder) -> Tensor:
@@ -21,3 +22,12 @@ def first_layer_filters(encoder: Encoder) -> Tensor:
         weights = weights.mean(1, keepdim=True)
     largest = weights.abs().amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo().tiny)
     return 0.5 + 0.5 * weights / largest
+
+
+def in_rows(*pictures: Tensor) -> Tensor:
+    """Return equally many pictures of several kinds, [N, C, H, W] each, a row of each in turn.
+
+    So that in a grid those of one image stand below each other.
+    """
+    rows = zip(*(kind.split(COLUMNS) for kind in pictures), strict=True)
+    return torch.cat([part for row in rows for part in row])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import JsonValue
+from torch import Tensor
 
 from data.batches import Batches
 from data.store import ResidentStore
@@ -22,6 +24,7 @@ from training.compute import make_accelerator
 from training.config import dump_config, load_config
 from training.loop import Trainer
 from training.monitoring import Monitor
+from training.replay import undisturbed
 from training.run import RunResult, run_training
 from training.run_directory import RunDirectory
 from training.schedules import ScheduleConfig
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 ARTIFACT = "encoder.safetensors"
 _PREVIEW_IMAGES = 16
+_FACT_IMAGES = 1000
 _SAMPLE = 10_000
 
 
@@ -86,14 +90,17 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
             "use": "monitoring only",
         }
 
+    facts: dict[str, JsonValue] = {}
+
     def export(step: int, objective: Trainable) -> None:
         assert isinstance(objective, Objective)
+        facts.update(_facts(objective, store.images[:_FACT_IMAGES]))
         save_encoder(
             folder / ARTIFACT,
             objective.encoder,
             trained_on=trained_on,
             config=config.model_dump(mode="json"),
-            metrics={"steps": step, "images_seen": step * config.batch_size},
+            metrics={"steps": step, "images_seen": step * config.batch_size, **facts},
         )
 
     result = run_training(
@@ -112,6 +119,8 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         monitor_every=config.probe.every,
     )
     if accelerator.is_main_process:
+        for name, value in facts.items():
+            print(f"{name}: {value}")
         ranks = accelerator.num_processes
         print(_what_next(path, overrides, config, store, result, ranks))
     accelerator.end_training()  # leaves the process group, where there is one
@@ -157,6 +166,15 @@ def make_trainer(
         regularization=config.regularization,
         average=config.average,
     )
+
+
+def _facts(objective: Objective, images: Tensor) -> Mapping[str, JsonValue]:
+    device = next(objective.parameters()).device
+    with undisturbed(objective), torch.no_grad():
+        objective.eval()
+        facts = objective.facts(images.to(device))
+        objective.train()
+    return facts
 
 
 def _trained_on(config: PretrainConfig, store: ResidentStore) -> dict[str, str | int | None]:

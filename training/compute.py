@@ -164,6 +164,15 @@ def mean_over_ranks(accelerator: Accelerator, values: Tensor) -> Tensor:
     return accelerator.reduce(values, reduction="mean")
 
 
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Return the sum of a tensor over all ranks, where there are several. All must call it."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    total = values.clone()
+    torch.distributed.all_reduce(total)
+    return total
+
+
 def any_rank(accelerator: Accelerator, flag: bool) -> bool:
     """Tell whether the flag is set on any rank. All ranks must call it, and wait for each other."""
     if accelerator.num_processes == 1:
