@@ -1,10 +1,12 @@
-"""The command line of stage one: `python -m pretrain CONFIG [key=value ...]`."""
+"""The command line of stage one: `python -m pretrain [sweep] CONFIG [key=value ...]`."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 EPILOG = """\
 examples:
@@ -13,12 +15,31 @@ examples:
   python -m pretrain configs/pretrain/quickstart.yaml name=trial --resume
   torchrun --nproc_per_node 2 -m pretrain configs/pretrain/quickstart.yaml name=two-ranks
   accelerate launch -m pretrain configs/pretrain/quickstart.yaml
+  python -m pretrain sweep --help
 
 The run lands in runs_dir/name/: config.yaml, log.jsonl, previews/, checkpoints/ and
 encoder.safetensors, which `python -m downstream curve` reads. SIGTERM and Ctrl-C finish the step,
 write a checkpoint and print the command that goes on. Exit status: 0 done, 2 bad input.
 docs/cluster.md tells how to run it on a cluster.
 """
+
+_SWEEP = """\
+Run every combination of some values of a pretraining config, each as a `python -m pretrain` of its
+own, and write a page that ranks them by the loss on images held out or by the online probe. Ctrl-C
+stops it after a checkpoint, and the same command goes on with it."""
+
+_SWEEP_EXAMPLES = """\
+examples:
+  python -m pretrain sweep configs/pretrain/denoising.yaml data.held_out=0.1 \\
+      'optimizer.lr=[0.003, 0.01]' 'optimizer.kind=[adamw, lion]' --out sweep.html
+  python -m pretrain sweep configs/pretrain/sparse.yaml steps=2000 \\
+      'probe.shards=datasets/fashion-mnist/train-*.tar' 'objective.sparsity.weight=[1e-4, 1e-3]'
+
+A value in brackets is an axis of the grid; a list for all runs is an axis of one: 'a.b=[[1, 2]]'.
+Losses compare only where the objective is the same: rank by the probe where an axis changes it. The
+probe's labels then count among those of whatever is reported.
+
+Exit status: 0 every run ended or the sweep was stopped, 1 some failed, 2 bad input."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,8 +74,31 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def build_sweep_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m pretrain sweep`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain sweep",
+        description=_SWEEP,
+        epilog=_SWEEP_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="CONFIG", help="YAML file of a pretraining run")
+    parser.add_argument(
+        "arguments", metavar="key=value", nargs="*", help="key=[a, b]: an axis; else: in all runs"
+    )
+    parser.add_argument("--out", type=Path, default=Path("sweep.html"), help="page (sweep.html)")
+    parser.add_argument(
+        "--metric", help="what to rank by (held_out/loss, or without it probe_accuracy)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (1)")
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] == "sweep":
+        return main_of_sweep(argv[1:])
     parser = build_parser()
     args = parser.parse_intermixed_args(argv)
     if args.config is None and not args.schema:
@@ -81,6 +125,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def main_of_sweep(argv: Sequence[str]) -> int:
+    """Run `python -m pretrain sweep`; return the exit status."""
+    args = build_sweep_parser().parse_intermixed_args(argv)
+
+    from data.errors import DataError
+    from models.errors import ModelError
+    from pages.errors import PageError
+    from training.errors import InputError
+
+    try:
+        return sweep(args)
+    except (InputError, DataError, ModelError, PageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Run what a sweep's arguments ask for and write its page; return the exit status."""
+    from pages.files import write_file
+    from pretrain.sweep import plan_sweep, rank_sweep
+    from training.comparison_page import render_page
+    from training.race import run_race
+
+    plan = plan_sweep(args.config, args.arguments, metric=args.metric)
+    result = run_race(plan.race, jobs=args.jobs)
+    comparison = rank_sweep(plan)
+    write_file(args.out, render_page(comparison).encode())
+    for place, entry in enumerate(comparison.entries, start=1):
+        value = "none" if entry.final is None else f"{entry.final:.4g}"
+        print(f"{place}. {entry.label}: {comparison.metric} {value}, {entry.run.ending}")
+    print(f"wrote {args.out}")
+    again = ["sweep", args.config, *args.arguments, "--out", str(args.out)]
+    if args.metric:
+        again += ["--metric", args.metric]
+    if result.stopped:
+        print(f"to go on: python -m pretrain {shlex.join(again)}")
+        return 0
+    if result.failed:
+        print(
+            f"failed: {', '.join(result.failed)}; the same command tries them again",
+            file=sys.stderr,
+        )
+    return 1 if result.failed else 0
 
 
 if __name__ == "__main__":

@@ -333,15 +333,10 @@ def race(path: str, overrides: Sequence[str], jobs: int) -> int:
     """Run a study's variants; return the exit status."""
     from pretrain.config import PretrainConfig
     from training.config import load_config
-    from training.errors import InputError
     from training.race import RaceConfig, run_race
 
     study = load_config(RaceConfig, path, overrides)
-    for name, values in study.runs().items():
-        try:  # a mistake in the last one should not show hours later
-            load_config(PretrainConfig, study.base, values)
-        except InputError as error:
-            raise InputError(f"{path}: run {name}: {error}") from None
+    study.check(PretrainConfig, source=path)
     result = run_race(study, jobs=jobs)
     again = shlex.join(["python", "-m", "training", "race", path, *overrides])
     if result.stopped:

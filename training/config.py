@@ -60,7 +60,7 @@ def load_config(model: type[Config], path: str | Path, overrides: Sequence[str] 
     """
     path = Path(path)
     values = _merge_defaults(model, _read_mapping(path))
-    parsed = [(*_parse_override(text), text) for text in overrides]
+    parsed = [(*parse_override(text), text) for text in overrides]
     # Parents before children, and a kind before its siblings: the siblings are of that kind.
     for keys, value, text in sorted(parsed, key=lambda o: (len(o[0]), o[0][-1] != "kind")):
         _set(values, keys, value, text)
@@ -97,7 +97,12 @@ def _read_mapping(path: Path) -> Values:
     return values
 
 
-def _parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
+    """Return the keys and the value, read as YAML, of `a.b.c=value`.
+
+    Raises:
+        InputError: it is not of that form; one line.
+    """
     key, equals, value = text.partition("=")
     keys = tuple(key.split("."))
     if not equals or not all(part.isidentifier() for part in keys):

@@ -15,6 +15,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from training.config import load_config
 from training.console import format_seconds
 from training.errors import InputError
 from training.run_reading import Run, read_run
@@ -61,6 +62,18 @@ class RaceConfig(BaseModel):
                 place = [f"name={name}", f"runs_dir={self.runs_dir}"]
                 found[name] = [*self.overrides, *own, *seed, *place]
         return found
+
+    def check(self, config: type[BaseModel], *, source: str) -> None:
+        """Refuse a run that is none of the given config: in the last one it would show late.
+
+        Raises:
+            InputError: names `source`, the run and its mistake; one line.
+        """
+        for name, values in self.runs().items():
+            try:
+                load_config(config, self.base, values)
+            except InputError as error:
+                raise InputError(f"{source}: run {name}: {error}") from None
 
     def _seeded(self, variant: str) -> list[tuple[str, list[str]]]:
         if not self.seeds:
