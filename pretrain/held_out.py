@@ -70,12 +70,12 @@ class HeldOutLoss:
         """Return means over the images."""
         device = next(trainable.parameters()).device
         count = sum(map(len, self._parts))
-        means: dict[str, Tensor] = {}
-        for number, rows in enumerate(self._parts):
+        totals: dict[str, float] = {}
+        for part, rows in enumerate(self._parts):
             batch = {"images": self._images[torch.from_numpy(rows)].to(device)}
-            draws = StepDraws(0, number, device, len(rows), 0, len(rows))
+            draws = StepDraws(0, part, device, len(rows), 0, len(rows))
             values = self._trainer.evaluate(trainable, step - 1, batch, draws)
-            for name, value in values.items():
-                part = value.float() * (len(rows) / count)
-                means[name] = means[name] + part if name in means else part
-        return {_PREFIX + name: value.item() for name, value in means.items()}
+            numbers = torch.stack([value.float() for value in values.values()]).tolist()
+            for name, number in zip(values, numbers, strict=True):
+                totals[name] = totals.get(name, 0.0) + number * len(rows)
+        return {_PREFIX + name: total / count for name, total in totals.items()}
