@@ -42,6 +42,9 @@ class CurveConfig(BaseModel):
     encoder: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         description="path of an encoder.safetensors; several are pretraining seeds of one method"
     )
+    allow_external: bool = Field(
+        False, description="import and run the code that an encoder of kind external names"
+    )
     data: StudyDataConfig
     budgets: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
         (50, 100, 250, 500, 1000, 3000),

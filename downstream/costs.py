@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from downstream.results import Row
 from models.artifact import ArtifactHeader
-from models.encoders import Encoder
+from models.encoders import outline
 
 # A backward pass takes about twice the operations of a forward pass.
 TRAINING_PASSES = 3
@@ -22,9 +22,11 @@ def forward_flops(header: ArtifactHeader) -> int:
     Multiplications and additions of convolutions and matrix products, counted apart.
     """
     contract = header.input
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        encoder = Encoder(header.spec, contract).eval()
-        encoder(torch.zeros(1, contract.channels, contract.height, contract.width))
+    encoder = outline(header.spec, contract).eval()
+    device = next(encoder.parameters()).device
+    image = torch.zeros(1, contract.channels, contract.height, contract.width, device=device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        encoder(image)
     return int(counter.get_total_flops())
 
 

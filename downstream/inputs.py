@@ -10,9 +10,15 @@ from torch import Tensor
 from data.labels import check_budget
 from data.store import ResidentStore
 from downstream.config import CurveConfig, StudyDataConfig
-from models.artifact import ArtifactHeader, artifact_hash, load_encoder, read_artifact
+from models.artifact import (
+    ArtifactHeader,
+    artifact_hash,
+    check_external,
+    load_encoder,
+    read_artifact,
+)
 from models.dropout import dropout_layers
-from models.encoders import Encoder, build_encoder, check_images
+from models.encoders import Encoder, build_encoder, check_images, outline
 from models.errors import ModelError
 from training.errors import InputError
 
@@ -43,7 +49,7 @@ class PretrainedEncoder:
 
     def load(self) -> Encoder:
         """Return a fresh copy of the encoder on the CPU, in eval mode."""
-        return load_encoder(self.path)
+        return load_encoder(self.path, allow_external=True)  # asked where inputs are opened
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,7 @@ def _open_encoders(config: CurveConfig) -> tuple[PretrainedEncoder, ...]:
     paths = [Path(path) for path in config.encoders()]
     headers = [read_artifact(path) for path in paths]
     for path, header in zip(paths, headers, strict=True):
+        check_external(path, header, allow_external=config.allow_external)
         if (header.spec, header.input) != (headers[0].spec, headers[0].input):
             raise InputError(
                 f"encoder: {path} has another spec or other inputs than {paths[0]}; "
@@ -133,9 +140,7 @@ def _check_mc_samples(config: CurveConfig, encoder: PretrainedEncoder) -> None:
     Raises:
         InputError: naming the recipe.
     """
-    with torch.device("meta"):
-        network = Encoder(encoder.header.spec, encoder.header.input)
-    if dropout_layers(network):
+    if dropout_layers(outline(encoder.header.spec, encoder.header.input)):
         return
     for arm, key, settings in (
         ("scratch", "scratch", config.scratch),

@@ -1,4 +1,4 @@
-"""The command line around networks: `python -m models diagnose CONFIG`."""
+"""The command line around networks: `python -m models describe CONFIG`, `... diagnose CONFIG`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from models.diagnosis_networks import DiagnosedNetwork
+    from models.encoders import InputContract
+    from pretrain.config import PretrainConfig
 
 _DIAGNOSE = """\
 Write a page that shows how a network's fresh weights pass images forward and gradients back, and
@@ -29,6 +31,19 @@ examples:
 An initializer is a name, or a name with values such as uniform:bound=0.1. docs/diagnosis.md tells
 how to read the page. Exit status: 0 the page is written, whatever it says; 2 bad input."""
 
+_DESCRIBE = """\
+Print what each stage of a pretraining config's encoder gives: the shape of its features, how much
+of the image a position of them sees, and its parameters and operations for one image."""
+
+_DESCRIBE_EXAMPLES = """\
+examples:
+  python -m models describe configs/pretrain/quickstart.yaml
+  python -m models describe configs/pretrain/quickstart.yaml encoder.kind=vit --size 64 --channels 3
+
+Images are those of data.shards where they are there, else of --size and --channels, which also
+decide where they are given. docs/encoders.md tells how to read the table. Exit status: 0 printed,
+2 bad input."""
+
 _INITIALIZERS = "normal:std=1,normal:std=0.01,uniform,lecun_normal,glorot_normal,he_normal"
 _ACTIVATIONS = "sigmoid,tanh,relu"
 _MOST_IMAGES, _LEAST_IMAGES = 128, 16
@@ -41,6 +56,16 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m models", description="Look at networks before they are trained."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    describe = commands.add_parser(
+        "describe",
+        help="see the stages of an encoder: shapes, fields, parameters, operations",
+        description=_DESCRIBE,
+        epilog=_DESCRIBE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_config(describe)
+    describe.add_argument("--size", metavar="PIXELS", type=int, help="of images (28)")
+    describe.add_argument("--channels", metavar="N", type=int, help="of images (1)")
     diagnose = commands.add_parser(
         "diagnose",
         help="see why a network does or does not train",
@@ -48,10 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_DIAGNOSE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    diagnose.add_argument("config", metavar="CONFIG", help="YAML file of a pretraining run")
-    diagnose.add_argument(
-        "overrides", metavar="key=value", nargs="*", help="values that replace the file's"
-    )
+    _add_config(diagnose)
     diagnose.add_argument(
         "--data", metavar="SHARDS", help="images in place of those of data.shards"
     )
@@ -65,6 +87,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path("diagnosis.html"), help="the page (diagnosis.html)"
     )
     return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", metavar="CONFIG", help="YAML file of a pretraining run")
+    command.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="values that replace the file's"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,11 +112,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.errors import InputError
 
     try:
-        diagnose(args, command)
+        if args.command == "describe":
+            describe(args)
+        else:
+            diagnose(args, command)
     except (InputError, DataError, ModelError, PageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def describe(args: argparse.Namespace) -> None:
+    """Print the table of an encoder's stages.
+
+    Args:
+        args: of the command `describe`.
+    """
+    from models.description import describe_stages, table
+    from models.encoders import build_encoder
+    from pretrain.config import PretrainConfig
+    from training.config import load_config
+    from training.profiling import count_flops
+
+    config = load_config(PretrainConfig, args.config, args.overrides)
+    contract, origin = _described_images(config, args.size, args.channels)
+    encoder = build_encoder(
+        config.encoder.model_copy(update={"initializer": None}), contract, seed=config.seed
+    )
+    shape = f"{contract.channels}x{contract.height}x{contract.width}"
+    print(f"encoder of {config.name}: {config.encoder.kind}, on images of {shape} ({origin})\n")
+    print(table(describe_stages(encoder, count_flops), contract))
+
+
+def _described_images(
+    config: PretrainConfig, size: int | None, channels: int | None
+) -> tuple[InputContract, str]:
+    """Return the shape of the images, and where it is from."""
+    from data.errors import DataError
+    from data.shards import expand_shards
+    from models.encoders import InputContract
+    from training.errors import InputError
+
+    for key, value in (("--size", size), ("--channels", channels)):
+        if value is not None and not 1 <= value <= 1024:
+            raise InputError(f"{key}: found {value}; give a number from 1 to 1024")
+    count, height, width = channels or 1, size or 28, size or 28
+    origin = "--channels, --size"
+    if size is None and channels is None:
+        try:
+            expand_shards(config.data.shards)
+        except DataError:
+            origin = "data.shards is not there; --channels and --size take others"
+        else:
+            count, height, width = config.data.open(config.data.shards).images.shape[1:]
+            origin = "those of data.shards"
+    ones = (1.0,) * count
+    contract = InputContract(channels=count, height=height, width=width, mean=ones, std=ones)
+    return contract, origin
 
 
 def diagnose(args: argparse.Namespace, command: str) -> None:

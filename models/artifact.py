@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from models.encoders import Encoder, EncoderConfig, InputContract
+from models.encoders import Encoder, EncoderConfig, InputContract, outline
 from models.errors import ModelError
+from models.external import ExternalEncoderConfig
 from models.spectral import plain_state_dict
 
 FORMAT_VERSION = 1
@@ -171,7 +172,9 @@ class _Versioned(BaseModel):
     format_version: int
 
 
-def _read(path: Path, *, with_weights: bool) -> tuple[ArtifactHeader, dict[str, Tensor]]:
+def _read(
+    path: Path, *, with_weights: bool, allow_external: bool = False
+) -> tuple[ArtifactHeader, dict[str, Tensor]]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise ModelError(f"{path} {what}: {_ADVICE}")
@@ -180,6 +183,7 @@ def _read(path: Path, *, with_weights: bool) -> tuple[ArtifactHeader, dict[str, 
             header = _parse_header(path, file.metadata())
             tensors: dict[str, Tensor] = {}
             if with_weights:
+                check_external(path, header, allow_external=allow_external)
                 _check_tensors(path, header, {n: file.get_slice(n) for n in file.keys()})  # noqa: SIM118
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
@@ -189,9 +193,8 @@ def _read(path: Path, *, with_weights: bool) -> tuple[ArtifactHeader, dict[str, 
 
 
 def _check_tensors(path: Path, header: ArtifactHeader, slices: Mapping[str, Any]) -> None:
-    # On the meta device nothing is allocated, whatever sizes the header claims.
-    with torch.device("meta"):
-        encoder = Encoder(header.spec, header.input)
+    # Nothing is allocated, whatever sizes the header claims.
+    encoder = outline(header.spec, header.input)
     if [(s.name, s.shape) for s in header.stages] != list(encoder.output_shapes.items()):
         raise ModelError(f"{path} names stages that its own spec does not have: {_ADVICE}")
     expected = encoder.state_dict()
@@ -220,16 +223,31 @@ def read_artifact(path: Path | str) -> ArtifactHeader:
     return _read(Path(path), with_weights=False)[0]
 
 
-def load_encoder(path: Path | str) -> Encoder:
+def check_external(path: Path | str, header: ArtifactHeader, *, allow_external: bool) -> None:
+    """Refuse an artifact whose encoder is made by code outside of this project, unless allowed.
+
+    Raises:
+        ModelError: naming the file and the code.
+    """
+    if isinstance(header.spec, ExternalEncoderConfig) and not allow_external:
+        raise ModelError(
+            f"{path} asks for code to be imported and run, {header.spec.module}: allow it with "
+            "allow_external true if you trust the file and that code"
+        )
+
+
+def load_encoder(path: Path | str, *, allow_external: bool = False) -> Encoder:
     """The encoder of an artifact, on the CPU, in eval mode and not frozen.
 
+    Args:
+        allow_external: import and run the code that an encoder of kind `external` names.
     Raises:
         ModelError: one line naming the file and what is wrong with it: not a safetensors file, not
             an encoder artifact, another format version, a missing, unknown or mis-shaped tensor,
-            or damaged weights.
+            damaged weights, or external code that is not allowed.
     """
     path = Path(path)
-    header, tensors = _read(path, with_weights=True)
+    header, tensors = _read(path, with_weights=True, allow_external=allow_external)
     if _hash_weights(tensors) != header.weights_sha256:
         raise ModelError(f"{path} has damaged weights (their checksum differs): {_ADVICE}")
     with torch.random.fork_rng(devices=[]):

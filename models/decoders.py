@@ -10,21 +10,28 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.convnext import ConvNextEncoderConfig
 from models.dropout import PlainDropout
 from models.encoders import ConvEncoderConfig, DenseEncoderConfig, Encoder, conv_layers
 from models.errors import ModelError
+from models.external import ExternalEncoderConfig
 from models.initialization import Lsuv, initialize
 from models.layers import layer_group, same_conv, shifts
 from models.lsuv import batch_statistics, lsuv_
 from models.residual import ResidualEncoderConfig
+from models.vit import VitEncoderConfig
 
 Upsampling = Literal["transposed", "nearest"]
+
+_GRID_KERNEL = 3
 
 
 class MirrorDecoderConfig(BaseModel):
     """The encoder's stages in reverse, with its widths, norm, activation and initializer.
 
     Without its dropout and spectral norm; a stage of residual blocks is mirrored by a convolution.
+    Of a ConvNeXt, a ViT or an external encoder only sizes and channels are mirrored: convolutions
+    of 3x3 double the last stage's grid until it is the image.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -155,8 +162,51 @@ def _as_convolutional(config: ResidualEncoderConfig) -> ConvEncoderConfig:
     )
 
 
-def _dense_decoder(encoder: Encoder, encoder_config: DenseEncoderConfig) -> Decoder:
-    *lower, features = encoder_config.widths
+def _grid_decoder(config: MirrorDecoderConfig, encoder: Encoder) -> Decoder:
+    """Doublings from the grid of the last stage to the image, whatever is between them.
+
+    At a size that stages have, the channels are those of the highest of them; elsewhere, as
+    inside the patches of a ViT, half of those below.
+    """
+    contract, spec = encoder.input, encoder.config
+    channels, *grid = encoder.output_shapes[encoder.stage_names[-1]]
+    small = (grid[0], grid[1])
+    by_size = {shape[1:]: shape[0] for shape in encoder.output_shapes.values()}
+    sizes = [(contract.height, contract.width)]
+    while (half := ((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2)) != sizes[-1]:
+        if half[0] <= small[0] or half[1] <= small[1]:
+            break
+        sizes.append(half)
+    hidden: list[nn.Module] = []
+    while True:
+        large = sizes.pop()
+        is_output = not sizes
+        out_channels = contract.channels if is_output else by_size.get(large, channels // 2 or 1)
+        is_doubling = all((b + 1) // 2 == a for a, b in zip(small, large, strict=True))
+        *resize, transform = _upsample(
+            config.upsampling if is_doubling else "nearest",
+            channels,
+            out_channels,
+            _GRID_KERNEL,
+            small,
+            large,
+            bias=is_output or not shifts(spec.norm),
+        )
+        if is_output:
+            return Decoder(nn.Sequential(*hidden), nn.Sequential(*resize, transform))
+        hidden += resize
+        hidden += layer_group(
+            transform, out_channels, norm=spec.norm, activation=spec.activation, spatial=True
+        )
+        channels, small = out_channels, large
+
+
+def _dense_decoder(
+    encoder: Encoder, encoder_config: DenseEncoderConfig | ExternalEncoderConfig
+) -> Decoder:
+    *lower, features = (shape[0] for shape in encoder.output_shapes.values())
+    if isinstance(encoder_config, ExternalEncoderConfig):
+        lower = []  # the stages below may have positions
     hidden: list[nn.Module] = []
     for units in reversed(lower):
         linear = nn.Linear(features, units, bias=not shifts(encoder_config.norm))
@@ -189,13 +239,18 @@ def build_decoder(
             convolutions of one pixel.
     """
     encoder_config = encoder.config
+    has_positions = len(encoder.output_shapes[encoder.stage_names[-1]]) == 3
     with torch.random.fork_rng(devices=[]):
         match encoder_config:
             case ConvEncoderConfig():
                 decoder = _conv_decoder(config, encoder, encoder_config)
             case ResidualEncoderConfig():
                 decoder = _conv_decoder(config, encoder, _as_convolutional(encoder_config))
-            case DenseEncoderConfig():
+            case ConvNextEncoderConfig() | VitEncoderConfig():
+                decoder = _grid_decoder(config, encoder)
+            case ExternalEncoderConfig() if has_positions:
+                decoder = _grid_decoder(config, encoder)
+            case DenseEncoderConfig() | ExternalEncoderConfig():
                 decoder = _dense_decoder(encoder, encoder_config)
     generator = torch.Generator().manual_seed(seed)
     initialize(decoder.hidden, encoder_config.initializer, encoder_config.activation, generator)

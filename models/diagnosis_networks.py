@@ -10,6 +10,7 @@ from torch import Tensor
 from models.diagnosis import LayerHealth, diagnose, measured_layers
 from models.encoders import DenseEncoderConfig, EncoderConfig, InputContract, build_encoder
 from models.errors import ModelError
+from models.external import ExternalEncoderConfig
 from models.initialization import InitializerConfig, InitializerName, default_initializer
 from models.layers import ActivationName
 
@@ -121,7 +122,9 @@ def diagnose_encoder(
     Raises:
         ModelError: as `build_encoder` and `diagnose`.
     """
-    initializer = config.initializer or default_initializer(config.activation)
+    initializer = _label(config.initializer or default_initializer(config.activation))
+    if config.initializer is None and isinstance(config, ExternalEncoderConfig):
+        initializer = "its own"
     encoder = build_encoder(config, contract, seed=seed, images=images)
     layers = diagnose(encoder, measured_layers(encoder), images)
-    return DiagnosedNetwork(config, _label(initializer), layers)
+    return DiagnosedNetwork(config, initializer, layers)

@@ -27,6 +27,8 @@ from models.diagnosis_drawing import (
 )
 from models.diagnosis_networks import DiagnosedNetwork
 from models.encoders import EncoderConfig
+from models.external import ExternalEncoderConfig
+from models.vit import VitEncoderConfig
 from pages import style
 from pages.html import render
 
@@ -122,6 +124,10 @@ def render_diagnosis(
 
 def describe(config: EncoderConfig) -> str:
     """What an encoder is, in sentences."""
+    if isinstance(config, ExternalEncoderConfig):
+        return f"An encoder by {config.module}."
+    if isinstance(config, VitEncoderConfig):
+        return f"A vit encoder of {config.depth} blocks of width {config.width}."
     widths = config.widths
     sizes = (
         f"{len(widths)} × {widths[0]}"

@@ -4,7 +4,7 @@ Shapes: B batch, C channels, H height, W width, D features. Images are float in 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -17,8 +17,10 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
+from models.convnext import ConvNextEncoderConfig, convnext_stages
 from models.dropout import SpatialDropout, make_dropout
 from models.errors import ModelError
+from models.external import ExternalEncoderConfig, external_stages
 from models.initialization import Lsuv, initialize
 from models.layers import layer_group, normalizes_lone_values, same_conv, shifts
 from models.lsuv import lsuv_
@@ -34,6 +36,7 @@ from models.stages import (
     Width,
     Widths,
 )
+from models.vit import Patches, VitEncoderConfig, vit_stages
 
 # The upper bound keeps a header that was read from a file from asking for absurd sizes.
 Side = Annotated[int, Field(ge=1, le=16384)]
@@ -94,7 +97,13 @@ class DenseEncoderConfig(CommonEncoderConfig):
 
 
 EncoderConfig = Annotated[
-    ConvEncoderConfig | ResidualEncoderConfig | DenseEncoderConfig, Field(discriminator="kind")
+    ConvEncoderConfig
+    | ResidualEncoderConfig
+    | ConvNextEncoderConfig
+    | VitEncoderConfig
+    | DenseEncoderConfig
+    | ExternalEncoderConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -152,6 +161,12 @@ def _stages(config: EncoderConfig, contract: InputContract) -> Iterator[Stage]:
             return _conv_stages(config, *shape)
         case ResidualEncoderConfig():
             return residual_stages(config, *shape)
+        case ConvNextEncoderConfig():
+            return convnext_stages(config, *shape)
+        case VitEncoderConfig():
+            return vit_stages(config, *shape)
+        case ExternalEncoderConfig():
+            return external_stages(config, *shape)
         case DenseEncoderConfig():
             return _dense_stages(config, math.prod(shape))
 
@@ -166,7 +181,8 @@ class Encoder(nn.Module):
 
     Raises:
         ModelError: a norm that has only one value at a time to normalize, such as `instance`
-            where a stage has a single position.
+            where a stage has a single position; patches that do not divide the image; or
+            external code that gives no such stages.
     """
 
     def __init__(self, config: EncoderConfig, input: InputContract) -> None:
@@ -208,6 +224,17 @@ class Encoder(nn.Module):
             if name == last:
                 break
         return features
+
+    def of_parts(self, parts: Tensor) -> Tensor:
+        """Features of the last stage of parts of images, [P, C, h, w] in [0, 1], of one size."""
+        return self._climb(torch.addcmul(self._shift, parts, self._scale), self.stage_names)
+
+    def above(self, name: str, features: Tensor) -> Tensor:
+        """Features of the last stage from those of the stage `name`, of any height and width.
+
+        So patches of a ViT may be left out: attention does not ask for a whole grid.
+        """
+        return self._climb(features, self.stage_names[self.stage_names.index(name) + 1 :])
 
     def stages(self, images: Tensor, upto: str | None = None) -> dict[str, Tensor]:
         """Features of every stage up to `upto` (default: the last) by name, lowest first.
@@ -269,6 +296,11 @@ class Encoder(nn.Module):
             self.blocks[name].eval()
         return self
 
+    def _climb(self, features: Tensor, names: Sequence[str]) -> Tensor:
+        for name in names:
+            features = self._run(self.blocks[name], features)
+        return features
+
     def _run(self, stage: nn.Module, features: Tensor) -> Tensor:
         if self._checkpointing and torch.is_grad_enabled():
             return checkpointed(stage, features)
@@ -308,13 +340,18 @@ def build_encoder(
             the images are too small for.
     """
     with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         encoder = Encoder(config, input)
     generator = torch.Generator().manual_seed(seed)
-    initialize(encoder, config.initializer, config.activation, generator)
-    if isinstance(config, ResidualEncoderConfig) and config.zero_init_residual:
-        for block in encoder.modules():
-            if isinstance(block, ResidualBlock):
-                block.zero_end()
+    zero_ends = isinstance(config, ResidualEncoderConfig) and config.zero_init_residual
+    # External code draws its own weights, or loads them, unless told otherwise.
+    if config.initializer is not None or not isinstance(config, ExternalEncoderConfig):
+        initialize(encoder, config.initializer, config.activation, generator)
+    for part in encoder.modules():
+        if isinstance(part, Patches):
+            part.draw_positions(generator)
+        elif isinstance(part, ResidualBlock) and zero_ends:
+            part.zero_end()
     if isinstance(config.initializer, Lsuv):
         if images is None:
             raise ModelError("initializer: found lsuv, which needs images to scale the weights on")
@@ -322,6 +359,19 @@ def build_encoder(
     if config.spectral_norm:
         add_spectral_norm(encoder, seed=seed)
     return encoder
+
+
+def outline(config: EncoderConfig, input: InputContract) -> Encoder:
+    """An encoder without memory for its weights, to look at and to count its operations.
+
+    External code is not asked to work without memory: its weights are there.
+
+    Raises:
+        ModelError: as `Encoder`.
+    """
+    on = "cpu" if isinstance(config, ExternalEncoderConfig) else "meta"
+    with torch.random.fork_rng(devices=[]), torch.device(on):
+        return Encoder(config, input)
 
 
 def check_images(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NormName = Literal["batch", "layer", "group", "instance", "rms", "none"]
+NormName = Literal["batch", "layer", "channel_layer", "group", "instance", "rms", "none"]
 ActivationName = Literal[
     "relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "selu", "identity"
 ]
@@ -40,8 +40,23 @@ class RMSNorm(nn.Module):
         return features * scale * weight
 
 
-NORM_LAYERS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d, RMSNorm)
-"""What `make_norm` gives; all have `weight` and `reset_parameters()`."""
+class ChannelLayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of [B, width] or [B, width, H, W], each position by itself."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        # Channels last in memory, as images are here, both moves are free.
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+
+
+NORM_LAYERS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.GroupNorm,
+    nn.InstanceNorm2d,
+    nn.LayerNorm,
+    RMSNorm,
+)
+"""What encoders are made of; all have `weight` and `reset_parameters()`."""
 
 
 def shifts(norm: NormName) -> bool:
@@ -53,9 +68,10 @@ def make_norm(name: NormName, width: int, *, spatial: bool) -> nn.Module | None:
     """Normalization over the channels of [B, width, H, W] (spatial) or [B, width]; None for none.
 
     `batch` normalizes each channel over the batch (and positions); `layer` each sample over all its
-    channels (and positions); `group` over 8 groups of channels, or the largest number of groups
-    below that divides both 8 and the width; `instance` each channel of each sample over its
-    positions; `rms` each position of each sample over its channels, by its root mean square.
+    channels (and positions); `channel_layer` each position of each sample over its channels;
+    `group` over 8 groups of channels, or the largest number of groups below that divides both 8
+    and the width; `instance` each channel of each sample over its positions; `rms` each position
+    of each sample over its channels, by its root mean square.
     Dense groups have 8 features at least: of one or two, normalizing leaves only signs.
 
     Raises:
@@ -68,6 +84,8 @@ def make_norm(name: NormName, width: int, *, spatial: bool) -> nn.Module | None:
             return nn.BatchNorm2d(width) if spatial else nn.BatchNorm1d(width)
         case "layer":
             return nn.GroupNorm(1, width)
+        case "channel_layer":
+            return ChannelLayerNorm(width)
         case "group":
             return nn.GroupNorm(_groups(width, spatial=spatial), width)
         case "instance":
@@ -101,7 +119,7 @@ def normalizes_lone_values(name: NormName, shape: Sequence[int]) -> bool:
             return width // _groups(width, spatial=len(shape) > 1) * positions == 1
         case "instance":
             return positions == 1
-        case "rms":
+        case "rms" | "channel_layer":
             return width == 1
 
 

@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor
 
-from models.decoders import Decoder, build_decoder
+from models.decoders import Decoder, MirrorDecoderConfig, build_decoder
 from models.encoders import Encoder, InputContract, build_encoder
 from pretrain.autoencoder import Autoencoder, AutoencoderConfig
 from pretrain.config import PretrainConfig
+from pretrain.masked import Masked, MaskedConfig
 from pretrain.objective import Objective
 from pretrain.variational import Variational, VariationalConfig
 from pretrain.vector_quantized import VectorQuantized, VectorQuantizedConfig
+from training.errors import InputError
 from training.randomness import derive_seed
 
 _STATISTICS_IMAGES = 10_000
@@ -42,6 +44,19 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
                 config.objective,
                 encoder,
                 decoder_for(config, encoder, images),
+                config.optimizer,
+                config.stage_rates,
+                seed=config.seed,
+            )
+        case MaskedConfig():
+            if config.decoder != MirrorDecoderConfig():
+                raise InputError(
+                    "decoder: found other values than its defaults with objective.kind 'masked', "
+                    "whose decoder is objective.transformer; leave them out"
+                )
+            return Masked(
+                config.objective,
+                encoder_for(config, images),
                 config.optimizer,
                 config.stage_rates,
                 seed=config.seed,

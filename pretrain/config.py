@@ -8,6 +8,7 @@ from data.store import ReadingConfig
 from models.decoders import DecoderConfig, MirrorDecoderConfig
 from models.encoders import ConvEncoderConfig, EncoderConfig
 from pretrain.autoencoder import AutoencoderConfig
+from pretrain.masked import MaskedConfig
 from pretrain.probe import ProbeConfig
 from pretrain.variational import VariationalConfig
 from pretrain.vector_quantized import VectorQuantizedConfig
@@ -26,7 +27,8 @@ from training.stage_rates import StageRatesConfig
 from training.weight_penalties import RegularizationConfig
 
 ObjectiveConfig = Annotated[
-    AutoencoderConfig | VariationalConfig | VectorQuantizedConfig, Field(discriminator="kind")
+    AutoencoderConfig | VariationalConfig | VectorQuantizedConfig | MaskedConfig,
+    Field(discriminator="kind"),
 ]
 
 
