@@ -176,12 +176,14 @@ def measured_layers(encoder: Encoder) -> list[MeasuredLayer]:
 
 def _groups(stage: nn.Sequential, path: str) -> Iterator[list[str]]:
     group: list[str] = []
+    has_weights = False
     for name, module in stage.named_children():
         if isinstance(module, nn.Flatten | _DropoutNd):
             continue  # shapes and chance are no part of what a layer's weights do
-        if group and _has_weights(module):
+        if has_weights and _has_weights(module):
             yield group
             group = []
+        has_weights |= _has_weights(module)
         group.append(f"{path}.{name}")
     yield group
 

@@ -113,7 +113,7 @@ def external_stages(
 def _parts(config: ExternalEncoderConfig, module: nn.Module) -> dict[str, list[nn.Module]]:
     """The children of each stage, by its name."""
     children = dict(module.named_children())
-    with_parameters = [name for name, child in children.items() if any(child.parameters())]
+    with_parameters = [name for name, child in children.items() if list(child.parameters())]
     ends = list(config.stages or with_parameters)
     order = [name for name in children if name in ends]
     if not ends or ends != order:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.encoders import DenseEncoderConfig, Encoder
 from training.errors import InputError
@@ -118,7 +119,8 @@ def estimated_norm(
         The code, the estimate [B], and the products v J, [S, B, C, H, W].
     """
     images = images.detach().requires_grad_(True)
-    code = encode(images)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention is differentiable once
+        code = encode(images)
     products = torch.stack(
         [
             torch.autograd.grad(code, images, vector.to(code.dtype), create_graph=True)[0]
