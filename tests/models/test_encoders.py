@@ -160,7 +160,7 @@ def test_specs_that_make_no_sense_are_refused(values):
 
 
 def test_every_kind_is_valid_without_further_values():
-    for kind in ("conv", "residual", "dense"):
+    for kind in ("conv", "residual", "convnext", "vit", "dense"):
         config = TypeAdapter(EncoderConfig).validate_python({"kind": kind})
         assert build_encoder(config, contract(), seed=0)(images(2)).shape[0] == 2
 

@@ -92,9 +92,11 @@ def test_the_loss_is_the_error_on_masked_cells(kind: str, normalize: bool) -> No
 
 def test_the_decoder_knows_which_cells_it_was_given() -> None:
     module = objective(VIT)
-    visible, _ = module._draw(draws())
+    visible, masked = module._draw(draws())
     features = module.encode(images().float() / 255, visible)
     output = module.decoder(features, visible)
+    # Masked cells differ by their positions alone.
+    assert not torch.allclose(output[0, masked[0, 0]], output[0, masked[0, 1]], atol=1e-3)
     shuffled = torch.randperm(6, generator=torch.Generator().manual_seed(0))
     again = module.decoder(features[:, shuffled], visible[:, shuffled])
     torch.testing.assert_close(again, output)
