@@ -25,8 +25,21 @@ def run_module(
     module: str, *args: object, cwd: Path | None = None, status: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m module args`, and check its exit status."""
+    return _run([module, *map(str, args)], cwd, status)
+
+
+def run_on_ranks(
+    ranks: int, module: str, *args: object, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m module args` as torchrun starts it, and check that it succeeds."""
+    launcher = ["torch.distributed.run", "--nproc_per_node", str(ranks)]
+    launcher += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
+    return _run([*launcher, "-m", module, *map(str, args)], cwd, 0)
+
+
+def _run(command: list[str], cwd: Path | None, status: int) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, args)],
+        [sys.executable, "-m", *command],
         cwd=cwd,
         env=environment(),
         capture_output=True,

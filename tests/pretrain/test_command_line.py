@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from models.artifact import load_encoder, read_artifact
 from pretrain.__main__ import main
 from tests.pretrain.conftest import Command
-from tests.processes import environment, free_port
+from tests.processes import environment, run_on_ranks
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -181,13 +181,7 @@ def test_two_ranks_equal_one(how: str, config: Path, run_pretrain: Command, tmp_
     # Without batch norm: its statistics are those of the rows at hand.
     same = ["encoder.norm=layer", "steps=6", how]
     run_pretrain("name=one", "encoder.norm=layer", "steps=6")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    launcher += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
-    command = [*launcher, "-m", "pretrain", str(config), "name=two", *same]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_on_ranks(2, "pretrain", config, "name=two", *same, cwd=tmp_path)
     assert "2 ranks" in done.stdout
     one, two = weights(tmp_path / "runs/one"), weights(tmp_path / "runs/two")
     for name, tensor in one.items():

@@ -1,8 +1,6 @@
 """The online probe and the held-out loss: what they say, and that they leave training alone."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from pretrain.probe import ridge_logits
 from pretrain.run import make_trainer, pretrain
 from tests.pretrain.conftest import Command
 from tests.pretrain.test_command_line import assert_one_line, assert_same_weights
-from tests.processes import environment, free_port
+from tests.processes import run_on_ranks
 from training.checkpoints import load_checkpoint
 from training.compute import ComputeConfig, make_accelerator
 from training.errors import InputError
@@ -139,17 +137,7 @@ def test_two_ranks_log_the_same_values(
     # Each rank judges by what it has: were the values not equal, the ranks would part.
     same += ["early_stopping.metric=probe_accuracy", "early_stopping.mode=max"]
     run_pretrain("name=one", *same)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    launcher += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
-    done = subprocess.run(
-        [*launcher, "-m", "pretrain", str(config), "name=two", *same],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_on_ranks(2, "pretrain", config, "name=two", *same, cwd=tmp_path)
     one, two = monitored(tmp_path / "runs/one"), monitored(tmp_path / "runs/two")
     assert list(one) == list(two) == [1, 5, 6]
     for step, values in one.items():

@@ -1,8 +1,6 @@
 """The vector-quantized autoencoder: its codebook's averages, revival, ranks, and a real run."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from models.encoders import ConvEncoderConfig, DenseEncoderConfig, InputContract
 from pretrain.vector_quantized import VectorQuantized, VectorQuantizedConfig
 from tests.pretrain.conftest import Command
 from tests.pretrain.test_command_line import weights
-from tests.processes import environment, free_port
+from tests.processes import run_on_ranks
 from training.checkpoints import load_checkpoint
 from training.errors import InputError
 from training.optimizers import AdamWConfig
@@ -173,17 +171,7 @@ def codebook(run: Path) -> dict[str, Tensor]:
 def test_two_ranks_move_one_codebook(config: Path, run_pretrain: Command, tmp_path: Path) -> None:
     same = [*RUN, "encoder.norm=layer", "compute.accumulation=2"]
     run_pretrain("name=one", *same[:-1])
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    launcher += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
-    done = subprocess.run(
-        [*launcher, "-m", "pretrain", str(config), "name=two", *same],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_on_ranks(2, "pretrain", config, "name=two", *same, cwd=tmp_path)
     one, two = (codebook(tmp_path / "runs" / name) for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
