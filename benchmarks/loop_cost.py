@@ -124,6 +124,12 @@ def main() -> int:
         [
             Comparison("step / bare loop", rate["bare loop"], rate["our step"], TARGET_OF_BARE),
             Comparison("run / bare loop", rate["bare loop"], rate["our run"], TARGET_OF_BARE),
+            Comparison(
+                "channels last / NCHW, both eager",
+                rate["eager, NCHW"],
+                rate["our step"],
+                TARGET_OF_NCHW,
+            ),
             Comparison("compiled / eager NCHW", rate["eager, NCHW"], fast, TARGET_OF_NCHW),
         ],
         "images per second",

@@ -2,8 +2,8 @@
 
     python -m benchmarks.two_ranks datasets/fashion-mnist-mini [--steps 300] [--rounds 3]
 
-`python -m pretrain` on the default autoencoder: as two ranks under torchrun, 256 images a step,
-128 for each rank; then as two runs side by side, 128 images a step each, whose rates are added up.
+`python -m pretrain` on the default autoencoder: as two ranks under torchrun, each with 256 images a
+step; then as two runs side by side, 256 images a step each, whose rates are added up.
 Rates are those that the runs log, without their first part. They take turns for several rounds;
 medians. Prints a table and exits 1 where the target is missed.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from benchmarks.comparison import Comparison, report
 
 TARGET = 0.85
+PER_PROCESS = 256
 _IGNORED = 0.25
 """Share of the steps before the rate counts: start-up, and one run starting before the other."""
 
@@ -62,15 +63,20 @@ def main() -> int:
         for number in range(args.rounds):
             runs = Path(folder, str(number))
             runs.mkdir()
-            both = start([*torchrun, "--nproc_per_node", "2"], runs, "both", 256, args)
+            both = start([*torchrun, "--nproc_per_node", "2"], runs, "both", 2 * PER_PROCESS, args)
             if both.wait() != 0:
                 return 1
             together.append(rate(runs / "both", args.steps))
-            pair = [start([sys.executable], runs, name, 128, args) for name in ("one", "other")]
+            pair = [
+                start([sys.executable], runs, name, PER_PROCESS, args) for name in ("one", "other")
+            ]
             if max(process.wait() for process in pair) > 0:
                 return 1
             apart.append(sum(rate(runs / name, args.steps) for name in ("one", "other")))
-            print(f"round {number + 1}: {together[-1]:,.0f} together, {apart[-1]:,.0f} apart")
+            print(
+                f"round {number + 1}: {together[-1]:,.0f} together, {apart[-1]:,.0f} apart",
+                flush=True,
+            )
     comparison = Comparison(
         "two ranks / two processes", statistics.median(apart), statistics.median(together), TARGET
     )

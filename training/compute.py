@@ -22,7 +22,8 @@ from training.errors import InputError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-# Compiling takes 20 to 40 seconds and saves a few percent of a step of tens of milliseconds.
+# Compiling takes 20 to 40 seconds. On the CPUs measured (AVX2) a compiled step is no faster than an
+# eager one in channels last (docs/benchmarks.md).
 COMPILE_PAYS_FROM_STEPS = 20_000
 # A collective that gives up does not know for whom it waited; the rank watch, which does, is first.
 _COLLECTIVE_TIMEOUT_FACTOR = 1.25
@@ -38,8 +39,8 @@ class ComputeConfig(BaseModel):
     )
     compile: bool | Literal["auto"] = Field(
         default="auto",
-        description=f"torch.compile; auto: from {COMPILE_PAYS_FROM_STEPS} steps on. Eager where "
-        "there is no compiler.",
+        description=f"torch.compile; auto: on a GPU, from {COMPILE_PAYS_FROM_STEPS} steps on. "
+        "Eager where there is no compiler.",
     )
     channels_last: bool = Field(
         default=True, description="Keep channels innermost in memory: faster convolutions."
@@ -131,7 +132,7 @@ def compile_networks(
     """
     asked = config.compile
     if asked == "auto":
-        asked = total_steps >= COMPILE_PAYS_FROM_STEPS
+        asked = device.type != "cpu" and total_steps >= COMPILE_PAYS_FROM_STEPS
     if not asked:
         return "eager"
     if config.distribution == "fsdp2" and torch.distributed.is_initialized():
