@@ -236,6 +236,14 @@ class Encoder(nn.Module):
         """
         return self._climb(features, self.stage_names[self.stage_names.index(name) + 1 :])
 
+    def one_stage(self, name: str, below: Tensor) -> Tensor:
+        """Features of one stage from those of the stage below it.
+
+        Of the lowest stage from images [B, C, H, W] in [0, 1].
+        """
+        features = self._normalize(below) if name == self.stage_names[0] else below
+        return self._run(self.blocks[name], features)
+
     def stages(self, images: Tensor, upto: str | None = None) -> dict[str, Tensor]:
         """Features of every stage up to `upto` (default: the last) by name, lowest first.
 
