@@ -1,4 +1,4 @@
-"""What leaving masked cells out of the encoder saves: masked against unmasked, in images per second.
+"""What leaving masked cells out of the encoder saves, in images per second.
 
     python -m benchmarks.masked datasets/fashion-mnist-mini [--steps 3] [--rounds 9]
 

@@ -1,8 +1,12 @@
-"""Pictures of a batch laid out as a grid in a PNG file."""
+"""Pictures of a batch laid out as a grid, and the grid as a PNG file.
+
+Shapes: N pictures, C channels, H height, W width.
+"""
 
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -11,17 +15,18 @@ _GAP = 2
 _SMALLEST_SIDE = 56
 
 
-def save_grid(path: Path, images: Tensor) -> None:
-    """Write images as one PNG, eight to a row, small ones enlarged by whole pixels.
+Grid = npt.NDArray[np.uint8]
+"""Pixels [height, width, C]."""
+
+
+def grid_of(images: Tensor) -> Grid:
+    """Return images as one picture, eight to a row, small ones enlarged by whole pixels.
 
     Args:
-        path: the file; replaced whole.
         images: float [N, C, H, W] in [0, 1] (values outside are clipped), C of 1 or 3.
     Raises:
         ValueError: another shape.
     """
-    from PIL import Image
-
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
         raise ValueError(f"pictures: got shape {tuple(images.shape)}, want [N, 1 or 3, H, W]")
     pixels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
@@ -31,13 +36,19 @@ def save_grid(path: Path, images: Tensor) -> None:
     count, channels, height, width = pixels.shape
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
-    grid = np.full(
+    grid: Grid = np.full(
         (rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, channels), 255, np.uint8
     )
     for index, picture in enumerate(pixels.permute(0, 2, 3, 1).numpy()):
         top, left = index // columns * (height + _GAP), index % columns * (width + _GAP)
         grid[top : top + height, left : left + width] = picture
+    return grid
+
+
+def save_png(path: Path, grid: Grid) -> None:
+    """Write a grid as a PNG file, which is replaced whole."""
+    from PIL import Image
 
     temporary = path.with_suffix(".writing")
-    Image.fromarray(grid.squeeze(-1) if channels == 1 else grid).save(temporary, format="PNG")
+    Image.fromarray(grid.squeeze(-1) if grid.shape[2] == 1 else grid).save(temporary, format="PNG")
     temporary.replace(path)

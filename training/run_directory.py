@@ -26,8 +26,8 @@ from training.compute import on_main
 from training.config import dump_config, first_difference
 from training.environment import describe_environment
 from training.errors import InputError
-from training.previews import save_grid
-from training.trackers import TrackerName, check_trackers, start_trackers
+from training.previews import grid_of, save_png
+from training.trackers import TrackerName, check_trackers, show_picture, start_trackers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -151,25 +151,18 @@ class RunDirectory:
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite) + "\n")
         step = int(values["step"])
-        if self._trackers is None:  # only now: their imports take seconds
-            environment = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
-            self._trackers = start_trackers(
-                self._log.trackers,
-                folder=self.path,
-                project=self._log.project,
-                run_id=environment["run_id"],
-                config=self._config.model_dump(mode="json"),
-                step=step - 1,
-            )
-        for tracker in self._trackers:
+        for tracker in self._started_trackers(step):
             tracker.log({k: v for k, v in values.items() if k != "step"}, step=step)
 
     def save_previews(self, pictures: Mapping[str, Tensor], step: int) -> None:
-        """Write each batch of pictures as previews/NAME-STEP.png."""
+        """Write each batch of pictures as previews/NAME-STEP.png, and show it in the trackers."""
         folder = self.path / "previews"
         folder.mkdir(exist_ok=True)
         for name, images in pictures.items():
-            save_grid(folder / f"{name}-{step:08d}.png", images)
+            grid = grid_of(images)
+            save_png(folder / f"{name}-{step:08d}.png", grid)
+            for tracker in self._started_trackers(step):
+                show_picture(tracker, f"previews/{name}", grid, step)
 
     def note_divergence(self, error: str) -> None:
         """Leave word for who reads the folder that the run ended by this error."""
@@ -184,6 +177,19 @@ class RunDirectory:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _started_trackers(self, step: int) -> list[GeneralTracker]:
+        if self._trackers is None:  # only now: their imports take seconds
+            environment = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+            self._trackers = start_trackers(
+                self._log.trackers,
+                folder=self.path,
+                project=self._log.project,
+                run_id=environment["run_id"],
+                config=self._config.model_dump(mode="json"),
+                step=step - 1,
+            )
+        return self._trackers
 
     def _prepare(self, provenance: Mapping[str, Any]) -> None:
         try:

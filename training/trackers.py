@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from training.errors import InputError
+from training.previews import Grid
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -77,6 +78,17 @@ def start_trackers(
         if name != "tensorboard":  # it has no place for a config; config.yaml lies beside it
             trackers[-1].store_init_configuration(flat(config))
     return trackers
+
+
+def show_picture(tracker: GeneralTracker, name: str, picture: Grid, step: int) -> None:
+    """Give a tracker a picture, pixels uint8 [height, width, channels]; some take none."""
+    match tracker.name:
+        case "tensorboard":
+            tracker.log_images({name: picture[None]}, step=step, dataformats="NHWC")
+        case "wandb":
+            tracker.log_images({name: [picture]}, step=step)
+        case _:
+            return  # Accelerate gives mlflow and trackio numbers alone
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

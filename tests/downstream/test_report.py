@@ -21,7 +21,7 @@ from models.encoders import ConvEncoderConfig, InputContract, build_encoder
 from tests.html_pages import Page, assert_needs_no_network, contrast
 from training.config import dump_config
 from training.errors import InputError
-from training.previews import save_grid
+from training.previews import grid_of, save_png
 
 BUDGETS = (50, 100, 250, 500, 1000, 3000)
 ACCURACY = {
@@ -64,8 +64,8 @@ def make_encoder(folder: Path, *, seed: int = 0, run: bool = True) -> Path:
         blob = torch.stack([torch.exp(-((xx * k) ** 2 + yy**2) * 4) for k in range(1, 9)])
         pictures = torch.cat([blob, blob * 0.6, blob * 0.9]).unsqueeze(1)
         for step in (2000, 4000):
-            save_grid(folder / f"previews/reconstructions-{step:08d}.png", pictures)
-            save_grid(folder / f"previews/filters-{step:08d}.png", torch.rand(32, 1, 3, 3))
+            save_png(folder / f"previews/reconstructions-{step:08d}.png", grid_of(pictures))
+            save_png(folder / f"previews/filters-{step:08d}.png", grid_of(torch.rand(32, 1, 3, 3)))
     return path
 
 

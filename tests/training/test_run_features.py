@@ -2,12 +2,15 @@
 
 import json
 import math
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -172,6 +175,11 @@ def test_trackers_get_what_the_log_gets(digits: ModuleType, tmp_path: Path) -> N
     expected = [(line["step"], line["loss"]) for line in lines(run)]
     found = [(event.step, event.value) for event in events.Scalars("loss")]
     assert found == [(step, pytest.approx(loss)) for step, loss in expected]
+    shown = events.Images("previews/digits")
+    files = sorted((run / "previews").glob("digits-*.png"))
+    assert [f"digits-{picture.step:08d}.png" for picture in shown] == [f.name for f in files[-4:]]
+    with Image.open(files[-1]) as saved, Image.open(BytesIO(shown[-1].encoded_image_string)) as tb:
+        assert np.array_equal(np.asarray(saved.convert("RGB")), np.asarray(tb.convert("RGB")))
     assert not list((tmp_path / "none").glob("*"))
     assert digits.main([str(tmp_path / "none"), "steps=3", "log.trackers=[]"]) == 0
     assert not (tmp_path / "none/tensorboard").exists()
