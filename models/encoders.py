@@ -17,6 +17,7 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
+from models.conv_rbm import ConvRbmEncoderConfig, conv_rbm_stages
 from models.convnext import ConvNextEncoderConfig, convnext_stages
 from models.dropout import SpatialDropout, make_dropout
 from models.errors import ModelError
@@ -102,6 +103,7 @@ EncoderConfig = Annotated[
     | ConvNextEncoderConfig
     | VitEncoderConfig
     | DenseEncoderConfig
+    | ConvRbmEncoderConfig
     | ExternalEncoderConfig,
     Field(discriminator="kind"),
 ]
@@ -165,6 +167,8 @@ def _stages(config: EncoderConfig, contract: InputContract) -> Iterator[Stage]:
             return convnext_stages(config, *shape)
         case VitEncoderConfig():
             return vit_stages(config, *shape)
+        case ConvRbmEncoderConfig():
+            return conv_rbm_stages(config, *shape)
         case ExternalEncoderConfig():
             return external_stages(config, *shape)
         case DenseEncoderConfig():
@@ -218,7 +222,7 @@ class Encoder(nn.Module):
             ModelError: images of another shape or of integers, or an unknown stage.
         """
         last = self._stage(upto)
-        features = self._normalize(images)
+        features = self.normalize(images)
         for name, stage in self.blocks.items():
             features = self._run(stage, features)
             if name == last:
@@ -236,12 +240,25 @@ class Encoder(nn.Module):
         """
         return self._climb(features, self.stage_names[self.stage_names.index(name) + 1 :])
 
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] in [0, 1] as the lowest stage gets them.
+
+        Raises:
+            ModelError: images of another shape or of integers.
+        """
+        if images.dim() != 4:
+            raise ModelError(f"images must be [B, C, H, W], got shape {tuple(images.shape)}")
+        check_images(self.input, *images.shape[1:])
+        if not images.is_floating_point():
+            raise ModelError(f"images must be float in [0, 1], got {images.dtype}: divide by 255")
+        return torch.addcmul(self._shift, images, self._scale)
+
     def one_stage(self, name: str, below: Tensor) -> Tensor:
         """Features of one stage from those of the stage below it.
 
         Of the lowest stage from images [B, C, H, W] in [0, 1].
         """
-        features = self._normalize(below) if name == self.stage_names[0] else below
+        features = self.normalize(below) if name == self.stage_names[0] else below
         return self._run(self.blocks[name], features)
 
     def stages(self, images: Tensor, upto: str | None = None) -> dict[str, Tensor]:
@@ -251,7 +268,7 @@ class Encoder(nn.Module):
             ModelError: as `forward`.
         """
         last = self._stage(upto)
-        features = self._normalize(images)
+        features = self.normalize(images)
         by_stage: dict[str, Tensor] = {}
         for name, stage in self.blocks.items():
             by_stage[name] = features = self._run(stage, features)
@@ -326,14 +343,6 @@ class Encoder(nn.Module):
         if name not in self.output_shapes:
             raise ModelError(f"no stage {name!r}: the stages are {', '.join(self.stage_names)}")
         return name
-
-    def _normalize(self, images: Tensor) -> Tensor:
-        if images.dim() != 4:
-            raise ModelError(f"images must be [B, C, H, W], got shape {tuple(images.shape)}")
-        check_images(self.input, *images.shape[1:])
-        if not images.is_floating_point():
-            raise ModelError(f"images must be float in [0, 1], got {images.dtype}: divide by 255")
-        return torch.addcmul(self._shift, images, self._scale)
 
 
 def build_encoder(
