@@ -26,8 +26,9 @@ class Batches:
     out where the batch size does not divide the number of images.
 
     Args:
-        images: uint8 [N, C, H, W], memory-mapped or not. For a CUDA device those of `indices` are
-            copied there once if they fit in half of its free memory; otherwise batch by batch.
+        images: uint8 [N, C, H, W], memory-mapped or not, or other values [N, ...]. For a CUDA
+            device those of `indices` are copied there once if they fit in half of its free
+            memory; otherwise batch by batch.
         labels: int64 [N], or None.
         indices: the rows of `images` to use; all by default.
         batch_size: rows of the global batch, G.
@@ -84,13 +85,30 @@ class Batches:
         Returns:
             "images": uint8 [B, C, H, W]; "labels": int64 [B], where there are labels.
         """
-        rows = torch.from_numpy(self._stored_rows[self._order(step)[start:stop]])
-        rows = rows.to(self._images.device)
-        images = self._images.index_select(0, rows).to(self.device)
-        batch = {"images": images.view(-1, *self._image_shape)}
+        rows = self._stored(self._order(step)[start:stop])
+        batch = {"images": self._gather(rows)}
         if self._labels is not None:
             batch["labels"] = self._labels.index_select(0, rows).to(self.device)
         return batch
+
+    def in_order(self, start: int, stop: int) -> Tensor:
+        """Images [start, stop) of those in use, as `indices` has them, on the device."""
+        return self._gather(self._stored(np.arange(start, min(stop, len(self)))))
+
+    def of(self, values: Tensor) -> "Batches":
+        """Return batches of other values, [len(self), ...], of the same images at each step.
+
+        Args:
+            values: one row for each image, in the order of `in_order`.
+        """
+        return Batches(values, batch_size=self.batch_size, seed=self.seed, device=self.device)
+
+    def _stored(self, places: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self._stored_rows[places]).to(self._images.device)
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        images = self._images.index_select(0, rows).to(self.device)
+        return images.view(-1, *self._image_shape)
 
     def _order(self, step: int) -> npt.NDArray[np.int64]:
         """The images of a step, as places in the epoch's 0 .. len(self) - 1."""
@@ -119,7 +137,7 @@ class Batches:
         if self.device.type != "cuda" or self._images.device.type == "cuda":
             return False
         free, _ = torch.cuda.mem_get_info(self.device)
-        wanted = len(self) * self._images.shape[1]
+        wanted = len(self) * self._images.shape[1] * self._images.element_size()
         return wanted <= _SHARE_OF_DEVICE_MEMORY * free
 
     def _move(self) -> None:

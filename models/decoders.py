@@ -3,6 +3,7 @@
 Shapes: B batch, C channels, H height, W width, D features.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,15 +11,23 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.conv_rbm import ConvRbmEncoderConfig
 from models.convnext import ConvNextEncoderConfig
 from models.dropout import PlainDropout
-from models.encoders import ConvEncoderConfig, DenseEncoderConfig, Encoder, conv_layers
+from models.encoders import (
+    ConvEncoderConfig,
+    DenseEncoderConfig,
+    Encoder,
+    EncoderConfig,
+    conv_layers,
+)
 from models.errors import ModelError
 from models.external import ExternalEncoderConfig
 from models.initialization import Lsuv, initialize
 from models.layers import layer_group, same_conv, shifts
 from models.lsuv import batch_statistics, lsuv_
 from models.residual import ResidualEncoderConfig
+from models.tied import tie_weights
 from models.vit import VitEncoderConfig
 
 Upsampling = Literal["transposed", "nearest"]
@@ -30,8 +39,8 @@ class MirrorDecoderConfig(BaseModel):
     """The encoder's stages in reverse, with its widths, norm, activation and initializer.
 
     Without its dropout and spectral norm; a stage of residual blocks is mirrored by a convolution.
-    Of a ConvNeXt, a ViT or an external encoder only sizes and channels are mirrored: convolutions
-    of 3x3 double the last stage's grid until it is the image.
+    Of a ConvNeXt, a ViT, convolutional RBMs or an external encoder only sizes and channels are
+    mirrored: convolutions of 3x3 double the last stage's grid until it is the image.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +50,11 @@ class MirrorDecoderConfig(BaseModel):
         "transposed",
         description="how a convolutional decoder doubles the size: a transposed convolution, or "
         "the nearest pixel and then a convolution (smoother pictures at over twice the cost)",
+    )
+    tied: bool = Field(
+        False,
+        description="use the encoder's weights, transposed, with biases and norms of its own; for "
+        "conv and dense encoders without spectral norm",
     )
 
 
@@ -64,14 +78,39 @@ class Decoder(nn.Module):
     Raw values serve as intensities for squared errors and as logits for cross-entropy.
     """
 
-    def __init__(self, hidden: nn.Sequential, output: nn.Sequential) -> None:
+    def __init__(
+        self, hidden: nn.Sequential, output: nn.Sequential, starts: Sequence[int] | None = None
+    ) -> None:
+        """`starts` are the places in `hidden` where each lower stage's layers begin, if known."""
         super().__init__()
         self.hidden = hidden
         self.output = output
+        self._starts = starts
 
     def forward(self, features: Tensor) -> Tensor:
         """Decode [B, C, H, W] or [B, D] features."""
         return self.output(self.hidden(features))
+
+    def by_stage(self) -> list[nn.Sequential]:
+        """Return the same layers in a part for each stage of the encoder, the topmost's first.
+
+        Each but the last ends in the encoder's activation, and gives what the stage was given.
+
+        Raises:
+            ModelError: they mirror the encoder's sizes alone, not its stages.
+        """
+        if self._starts is None:
+            raise ModelError(
+                "the decoder has no part for each stage: only conv, residual and dense encoders "
+                "are mirrored stage by stage"
+            )
+        ends = [*self._starts, len(self.hidden)]
+        parts = [
+            nn.Sequential(*list(self.hidden)[start:end])
+            for start, end in zip([0, *self._starts], ends, strict=True)
+        ]
+        parts[-1].extend(self.output)
+        return parts
 
 
 def _upsample(
@@ -118,6 +157,7 @@ def _conv_decoder(
     shapes = [image_shape, *(encoder.output_shapes[name] for name in encoder.stage_names)]
     hidden: list[nn.Module] = []
     output: list[nn.Module] = []
+    starts: list[int] = []
     for stage in reversed(range(1, len(shapes))):
         channels, *small = shapes[stage]
         out_channels, *large = shapes[stage - 1]
@@ -148,7 +188,8 @@ def _conv_decoder(
                 activation=encoder_config.activation,
                 spatial=True,
             )
-    return Decoder(nn.Sequential(*hidden), nn.Sequential(*output))
+            starts.append(len(hidden))
+    return Decoder(nn.Sequential(*hidden), nn.Sequential(*output), starts)
 
 
 def _as_convolutional(config: ResidualEncoderConfig) -> ConvEncoderConfig:
@@ -208,6 +249,7 @@ def _dense_decoder(
     if isinstance(encoder_config, ExternalEncoderConfig):
         lower = []  # the stages below may have positions
     hidden: list[nn.Module] = []
+    starts: list[int] = []
     for units in reversed(lower):
         linear = nn.Linear(features, units, bias=not shifts(encoder_config.norm))
         hidden += layer_group(
@@ -218,10 +260,12 @@ def _dense_decoder(
             spatial=False,
         )
         features = units
+        starts.append(len(hidden))
     image_shape = (encoder.input.channels, encoder.input.height, encoder.input.width)
     pixels = image_shape[0] * image_shape[1] * image_shape[2]
     output = nn.Sequential(nn.Linear(features, pixels), nn.Unflatten(1, image_shape))
-    return Decoder(nn.Sequential(*hidden), output)
+    is_mirror = isinstance(encoder_config, DenseEncoderConfig)
+    return Decoder(nn.Sequential(*hidden), output, starts if is_mirror else None)
 
 
 def build_decoder(
@@ -235,10 +279,12 @@ def build_decoder(
         images: [B, C, H, W] in [0, 1], for the initializer `lsuv`, which scales the layers below
             the last on the encoder's features of them; others do not look at them.
     Raises:
-        ModelError: `lsuv` without images, or with images that are all the same; or transposed
-            convolutions of one pixel.
+        ModelError: `lsuv` without images, or with images that are all the same; transposed
+            convolutions of one pixel; or tied weights where there is nothing to tie them to.
     """
     encoder_config = encoder.config
+    if config.tied:
+        _check_tied(config, encoder_config)
     has_positions = len(encoder.output_shapes[encoder.stage_names[-1]]) == 3
     with torch.random.fork_rng(devices=[]):
         match encoder_config:
@@ -246,7 +292,7 @@ def build_decoder(
                 decoder = _conv_decoder(config, encoder, encoder_config)
             case ResidualEncoderConfig():
                 decoder = _conv_decoder(config, encoder, _as_convolutional(encoder_config))
-            case ConvNextEncoderConfig() | VitEncoderConfig():
+            case ConvNextEncoderConfig() | VitEncoderConfig() | ConvRbmEncoderConfig():
                 decoder = _grid_decoder(config, encoder)
             case ExternalEncoderConfig() if has_positions:
                 decoder = _grid_decoder(config, encoder)
@@ -261,4 +307,25 @@ def build_decoder(
         with torch.no_grad(), batch_statistics(encoder):
             features = encoder(images)
         lsuv_(decoder.hidden, features)
+    if config.tied:
+        tie_weights(decoder, encoder)
     return decoder
+
+
+def _check_tied(config: MirrorDecoderConfig, encoder_config: EncoderConfig) -> None:
+    found = "decoder.tied: found true with"
+    if not isinstance(encoder_config, ConvEncoderConfig | DenseEncoderConfig):
+        raise ModelError(
+            f"{found} encoder.kind {encoder_config.kind!r}, whose layers the decoder does not "
+            "mirror one by one; set it to false, or take encoder.kind conv or dense"
+        )
+    if encoder_config.spectral_norm:
+        raise ModelError(
+            f"{found} encoder.spectral_norm, whose weights are made anew in every pass; set one "
+            "of them to false"
+        )
+    if isinstance(encoder_config, ConvEncoderConfig) and config.upsampling != "transposed":
+        raise ModelError(
+            f"{found} decoder.upsampling {config.upsampling!r}, whose convolutions have another "
+            "shape than the encoder's transposed ones; set it to transposed"
+        )

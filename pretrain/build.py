@@ -1,17 +1,30 @@
 """From a config and images to an objective with freshly drawn networks."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.decoders import Decoder, MirrorDecoderConfig, build_decoder
-from models.encoders import Encoder, InputContract, build_encoder
+from models.encoders import (
+    ConvEncoderConfig,
+    DenseEncoderConfig,
+    Encoder,
+    InputContract,
+    build_encoder,
+)
+from models.residual import ResidualEncoderConfig
 from pretrain.autoencoder import Autoencoder, AutoencoderConfig
-from pretrain.config import PretrainConfig
+from pretrain.config import ObjectiveConfig, PretrainConfig
+from pretrain.layer import Layer
+from pretrain.layer_autoencoder import AutoencoderLayer, AutoencoderLayerConfig
+from pretrain.layer_rbm import RbmConfig, RbmLayer
 from pretrain.masked import Masked, MaskedConfig
 from pretrain.objective import Objective
+from pretrain.rbm import Rbm
+from pretrain.stacked import Stacked, StackedConfig, check_stack
 from pretrain.variational import Variational, VariationalConfig
 from pretrain.vector_quantized import VectorQuantized, VectorQuantizedConfig
 from training.errors import InputError
+from training.plateau import PlateauSchedule
 from training.randomness import derive_seed
 
 _STATISTICS_IMAGES = 10_000
@@ -61,6 +74,10 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
                 config.stage_rates,
                 seed=config.seed,
             )
+        case RbmConfig():
+            return _rbm(config, config.objective, images)
+        case StackedConfig():
+            return _stacked(config, config.objective, images)
         case VectorQuantizedConfig():
             encoder = encoder_for(config, images)
             return VectorQuantized(
@@ -75,9 +92,13 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
 
 def encoder_for(config: PretrainConfig, images: Tensor) -> Encoder:
     """Return the config's encoder, with weights drawn from the run's seed."""
+    contract = input_contract(images)
+    if _takes_probabilities(config.objective):
+        plain = {"mean": (0.0,) * contract.channels, "std": (1.0,) * contract.channels}
+        contract = contract.model_copy(update=plain)
     return build_encoder(
         config.encoder,
-        input_contract(images),
+        contract,
         seed=derive_seed(config.seed, "encoder"),
         images=_sample(images),
     )
@@ -85,8 +106,103 @@ def encoder_for(config: PretrainConfig, images: Tensor) -> Encoder:
 
 def decoder_for(config: PretrainConfig, encoder: Encoder, images: Tensor) -> Decoder:
     """Return the config's decoder for an encoder, with weights drawn from the run's seed."""
+    if config.decoder.tied and config.compute.distribution == "fsdp2":
+        raise InputError(
+            "compute.distribution: found 'fsdp2' with decoder.tied true, whose weights are whole "
+            "only while the encoder runs; use 'ddp', or untied weights"
+        )
     seed = derive_seed(config.seed, "decoder")
     return build_decoder(config.decoder, encoder, seed=seed, images=_sample(images))
+
+
+def _takes_probabilities(objective: ObjectiveConfig) -> bool:
+    """Whether an objective asks for images that are not normalized."""
+    lowest = objective.layer_of(0)[1] if isinstance(objective, StackedConfig) else objective
+    return isinstance(lowest, RbmConfig) and lowest.visible == "bernoulli"
+
+
+def _rbm(config: PretrainConfig, objective: RbmConfig, images: Tensor) -> Rbm:
+    found = "with objective.kind 'rbm', "
+    if config.decoder != MirrorDecoderConfig():
+        raise InputError(
+            f"decoder: found other values than its defaults {found}which is its own decoder; leave "
+            "them out"
+        )
+    if config.compute.distribution == "fsdp2":
+        raise InputError(
+            f"compute.distribution: found 'fsdp2' {found}whose loss needs whole weights; use 'ddp'"
+        )
+    return Rbm(
+        objective,
+        encoder_for(config, images),
+        config.optimizer,
+        config.stage_rates,
+        seed=config.seed,
+        images=_sample(images),
+    )
+
+
+def _stacked(config: PretrainConfig, objective: StackedConfig, images: Tensor) -> Stacked:
+    _refuse_with_phases(config)
+    encoder = encoder_for(config, images)
+    check_stack(objective, encoder)
+    names = encoder.stage_names
+    configs = [objective.layer_of(number) for number in range(len(names))]
+    parts: dict[str, nn.Sequential] = {}
+    if any(isinstance(layer, AutoencoderLayerConfig) for _, layer in configs):
+        if not isinstance(
+            encoder.config, ConvEncoderConfig | ResidualEncoderConfig | DenseEncoderConfig
+        ):
+            raise InputError(
+                f"objective.layer.kind: found 'autoencoder' with encoder.kind "
+                f"{encoder.config.kind!r}, whose stages have no decoders of their own; use "
+                "encoder.kind conv, residual or dense"
+            )
+        decoder = decoder_for(config, encoder, images)
+        parts = dict(zip(reversed(names), decoder.by_stage(), strict=True))
+    elif config.decoder != MirrorDecoderConfig():
+        raise InputError(
+            "decoder: found other values than its defaults with objective.layer.kind 'rbm', which "
+            "is its own decoder; leave them out"
+        )
+    layers: list[Layer] = []
+    for name, (key, layer) in zip(names, configs, strict=True):
+        match layer:
+            case AutoencoderLayerConfig():
+                layers.append(AutoencoderLayer(layer, name, encoder, parts[name], key=key))
+            case RbmConfig():
+                layers.append(
+                    RbmLayer(
+                        layer,
+                        name,
+                        encoder,
+                        key=key,
+                        seed=config.seed,
+                        images=_sample(images),
+                        unrolled=objective.whole.share > 0,
+                    )
+                )
+    return Stacked(objective, encoder, layers, config.optimizer, config.stage_rates)
+
+
+def _refuse_with_phases(config: PretrainConfig) -> None:
+    """Refuse what takes a run for a single training, where its phases follow each other."""
+    found = "with objective.kind 'stacked'"
+    if config.early_stopping is not None:
+        raise InputError(
+            f"early_stopping: found {found}, where it would end the run before the upper stages "
+            "are trained; set it to null"
+        )
+    if isinstance(config.schedule, PlateauSchedule):
+        raise InputError(
+            f"schedule.kind: found 'plateau' {found}, where it would cut the rates of later stages "
+            "too; use cosine, or another kind"
+        )
+    if config.compute.distribution == "fsdp2":
+        raise InputError(
+            f"compute.distribution: found 'fsdp2' {found}, whose phases would each have to gather "
+            "the others' weights; use 'ddp'"
+        )
 
 
 def _sample(images: Tensor) -> Tensor:

@@ -8,8 +8,10 @@ from data.store import ReadingConfig
 from models.decoders import DecoderConfig, MirrorDecoderConfig
 from models.encoders import ConvEncoderConfig, EncoderConfig
 from pretrain.autoencoder import AutoencoderConfig
+from pretrain.layer_rbm import RbmConfig
 from pretrain.masked import MaskedConfig
 from pretrain.probe import ProbeConfig
+from pretrain.stacked import StackedConfig
 from pretrain.variational import VariationalConfig
 from pretrain.vector_quantized import VectorQuantizedConfig
 from training.averaging import AverageConfig, NoAverage
@@ -27,7 +29,12 @@ from training.stage_rates import StageRatesConfig
 from training.weight_penalties import RegularizationConfig
 
 ObjectiveConfig = Annotated[
-    AutoencoderConfig | VariationalConfig | VectorQuantizedConfig | MaskedConfig,
+    AutoencoderConfig
+    | VariationalConfig
+    | VectorQuantizedConfig
+    | MaskedConfig
+    | RbmConfig
+    | StackedConfig,
     Field(discriminator="kind"),
 ]
 

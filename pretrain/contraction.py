@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.encoders import DenseEncoderConfig, Encoder
 from training.errors import InputError
+from training.randomness import StepDraws
 
 
 class NoContraction(BaseModel):
@@ -63,21 +64,29 @@ ContractionConfig = Annotated[
 ]
 
 
-def check_contraction(config: ContractionConfig, encoder: Encoder) -> None:
+def check_contraction(
+    config: ContractionConfig, encoder: Encoder, *, key: str, by_stage: bool = False
+) -> None:
     """Refuse a penalty that does not fit the encoder.
 
+    Args:
+        config: the penalty.
+        encoder: the encoder.
+        key: of the config whose `contraction` it is.
+        by_stage: each stage of the encoder is contracted by itself.
     Raises:
         InputError: names the keys; one line.
     """
     spec = encoder.config
     if isinstance(config, NoContraction):
         return
-    found = f"objective.contraction.kind: found {config.kind!r}"
+    found = f"{key}.contraction.kind: found {config.kind!r}"
     if isinstance(config, ClosedFormContraction):
-        fits = isinstance(spec, DenseEncoderConfig) and len(spec.widths) == 1
+        fits = isinstance(spec, DenseEncoderConfig) and (by_stage or len(spec.widths) == 1)
         if not (fits and spec.activation in ("sigmoid", "tanh") and spec.norm == "none"):
+            layers = "dense layers" if by_stage else "a dense encoder of one layer"
             raise InputError(
-                f"{found}, which is for a dense encoder of one layer with encoder.activation "
+                f"{found}, which is for {layers} with encoder.activation "
                 "sigmoid or tanh and encoder.norm none; use kind estimate for others"
             )
     elif spec.norm == "batch":
@@ -87,18 +96,76 @@ def check_contraction(config: ContractionConfig, encoder: Encoder) -> None:
         )
 
 
-def closed_form_norm(encoder: Encoder, code: Tensor) -> Tensor:
-    """Return the squared Frobenius norm of each sample's Jacobian, [B], of a one-layer encoder.
+def contracted_code(
+    config: ContractionConfig,
+    encode: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    draws: StepDraws,
+    *,
+    code_shape: tuple[int, ...],
+    exact_norm: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor | float, dict[str, Tensor]]:
+    """Return the code of inputs [B, ...], the penalty, and the norms it is made of.
 
     Args:
-        encoder: dense, one layer, sigmoid or tanh, as `check_contraction` lets through.
-        code: [B, K], what it gave.
+        config: the penalty.
+        encode: inputs -> code [B, *code_shape].
+        inputs: without gradient.
+        draws: of the step.
+        code_shape: of a code, without the batch axis.
+        exact_norm: code [B, K] -> squared norm of each sample's Jacobian, [B]: the closed form.
     """
-    linear = next(m for m in encoder.modules() if isinstance(m, nn.Linear))
-    shape = encoder.input
-    scale = torch.as_tensor(shape.std, dtype=code.dtype, device=code.device).reciprocal()
-    scale = scale.repeat_interleave(shape.height * shape.width)
-    by_unit = (linear.weight * scale).square().sum(1)
+    match config:
+        case NoContraction():
+            return encode(inputs), 0.0, {}
+        case ClosedFormContraction(weight=weight):
+            code = encode(inputs)
+            norm = exact_norm(code).mean()
+            return code, weight * norm, {"jacobian_norm": norm}
+        case EstimatedContraction():
+            # Second derivatives in a short precision are noise.
+            with torch.autocast(inputs.device.type, enabled=False):
+                return _estimate(config, encode, inputs, draws, code_shape)
+
+
+def _estimate(
+    config: EstimatedContraction,
+    encode: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    draws: StepDraws,
+    code_shape: tuple[int, ...],
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    vectors = draws.randn("contraction", config.samples, *code_shape).transpose(0, 1)
+    code, norms, products = estimated_norm(encode, inputs, vectors)
+    norm = norms.mean()
+    metrics = {"jacobian_norm": norm}
+    penalty = config.weight * norm
+    if config.higher_order > 0:
+        noise = config.noise * draws.randn("contraction/noise", *inputs.shape[1:])
+        _, _, nearby = estimated_norm(encode, inputs + noise, vectors)
+        change = (products - nearby).square().flatten(2).sum(2).mean()
+        metrics["jacobian_change"] = change
+        penalty = penalty + config.weight * config.higher_order * change
+    return code, penalty, metrics
+
+
+def closed_form_norm(encoder: Encoder, code: Tensor, stage: str | None = None) -> Tensor:
+    """Return the squared Frobenius norm of each sample's Jacobian, [B], of one dense layer.
+
+    Args:
+        encoder: dense, sigmoid or tanh, as `check_contraction` lets through.
+        code: [B, K], what the layer gave.
+        stage: the layer; None: the lowest. Its Jacobian is that by its own input: by images in
+            [0, 1] for the lowest.
+    """
+    lowest = encoder.stage_names[0]
+    block = encoder.blocks[stage or lowest]
+    weight = next(m for m in block.modules() if isinstance(m, nn.Linear)).weight
+    if stage in (None, lowest):
+        shape = encoder.input
+        scale = torch.as_tensor(shape.std, dtype=code.dtype, device=code.device).reciprocal()
+        weight = weight * scale.repeat_interleave(shape.height * shape.width)
+    by_unit = weight.square().sum(1)
     slope = code * (1 - code) if encoder.config.activation == "sigmoid" else 1 - code.square()
     return slope.square() @ by_unit
 
@@ -112,7 +179,7 @@ def estimated_norm(
     alone.
 
     Args:
-        encode: images [B, C, H, W] -> code [B, ...].
+        encode: images [B, C, H, W], or other inputs -> code [B, ...].
         images: without gradient.
         vectors: standard normal, [S, B, ...] for codes [B, ...].
     Returns:

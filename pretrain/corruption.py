@@ -1,6 +1,8 @@
 """What a denoising autoencoder does to its input before it has to restore it.
 
-Shapes: B rows at hand, C channels, H height, W width. Images are float in [0, 1].
+Shapes: B rows at hand, C channels, H height, W width. Images are float in [0, 1]. Features of an
+encoder's stage, [B, C, H, W] or [B, D], are corrupted like images; of dense ones each value is a
+pixel.
 """
 
 from typing import Annotated, Literal, NamedTuple
@@ -77,8 +79,8 @@ class Corrupted(NamedTuple):
 
     Attributes:
         images: [B, C, H, W].
-        hit: bool [B, 1, H, W], the pixels that were chosen to be corrupted, whether or not that
-            changed them; None where the corruption chooses no pixels.
+        hit: bool [B, 1, H, W] or [B, D], the pixels that were chosen to be corrupted, whether or
+            not that changed them; None where the corruption chooses no pixels.
     """
 
     images: Tensor
@@ -87,17 +89,19 @@ class Corrupted(NamedTuple):
 
 def corrupt(config: CorruptionConfig, images: Tensor, draws: StepDraws) -> Corrupted:
     """Return a corrupted copy of images [B, C, H, W]; every draw is one of the global batch."""
+    _, *positions = images.shape[1:]
+    pixels = (1, *positions) if positions else images.shape[1:]
     match config:
         case NoCorruption():
             return Corrupted(images)
         case GaussianCorruption():
             return Corrupted(images + config.std * draws.randn("corruption", *images.shape[1:]))
         case MaskingCorruption():
-            hit = draws.rand("corruption", 1, *images.shape[2:]) < config.share
+            hit = draws.rand("corruption", *pixels) < config.share
             return Corrupted(images * ~hit, hit)
         case SaltAndPepperCorruption():
             # One uniform draw decides both: below share/2 pepper, from there to share salt.
-            draw = draws.rand("corruption", 1, *images.shape[2:])
+            draw = draws.rand("corruption", *pixels)
             salted = torch.where(draw < config.share, 1.0, images)
             return Corrupted(torch.where(draw < config.share / 2, 0.0, salted), draw < config.share)
         case AugmentCorruption():

@@ -4,13 +4,14 @@ Shapes: B rows; *I those of a stage's input without the batch axis, *O those of 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pydantic import JsonValue
 from torch import Tensor, nn
 
 from data.augment import AugmentConfig
 from models.encoders import Encoder
+from pretrain.reconstruction import ErrorName
 from training.randomness import StepDraws
 
 
@@ -24,9 +25,16 @@ class Layer(nn.Module, ABC):
     Attributes:
         stage: name of the stage.
         augment: how images are augmented before the stage gets to see them; None: not at all.
+        error: of the lowest stage: by which error the raw images that `decode` gives are compared
+            with true ones when the whole is trained; for "bce" they are logits.
+        compared: as an objective's, among the metrics of its loss.
+        differentiates_twice: whether its loss has second derivatives of the stage.
     """
 
     augment: AugmentConfig | None = None
+    error: ErrorName = "mse"
+    compared: Collection[str] = ()
+    differentiates_twice: bool = False
 
     def __init__(self, stage: str) -> None:
         super().__init__()
@@ -58,7 +66,7 @@ class Layer(nn.Module, ABC):
         """Return the stage's input [B, *I] from its output [B, *O], in the range of the input.
 
         One after another, the topmost stage's first, these are the decoder of the unrolled whole.
-        The lowest stage's gives raw values, which serve as logits for cross-entropy.
+        The lowest stage's gives raw values, as `error` takes them.
         """
 
     def trained(self) -> Iterable[nn.Parameter]:

@@ -1,12 +1,14 @@
 """The plug-in of stage one: what a pretraining method must be."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
 
+from data.batches import Batches
 from models.encoders import Encoder
+from training.loop import BatchSource
 from training.trainable import Trainable
 
 
@@ -15,9 +17,19 @@ class Objective(Trainable):
 
     Its batches are {"images": uint8 [B, C, H, W]}. The loop knows nothing more of it than that it
     is a Trainable; the run exports `encoder` at every checkpoint.
+
+    Attributes:
+        encoder: what is exported.
+        compared: metrics whose mean over images held out is compared with that over images that
+            are trained on, as a sign of overfitting, where images are held out.
     """
 
     encoder: Encoder
+    compared: Collection[str] = ()
+
+    def read(self, batches: Batches) -> BatchSource:
+        """Return what the objective is trained on, given batches of images: just these."""
+        return batches
 
     def facts(self, images: Tensor) -> Mapping[str, JsonValue]:
         """Return what there is to say of the trained networks, by name; JSON values.

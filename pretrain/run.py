@@ -79,8 +79,12 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
     provenance: dict[str, Any] = {"seed": config.seed, "data": trained_on}
     monitors: list[Monitor] = []
     if config.data.held_out > 0:
-        _, kept_out = split_rows(len(store), config.data.held_out)
-        monitors.append(HeldOutLoss(trainer, store.images, kept_out))
+        rows, kept_out = split_rows(len(store), config.data.held_out)
+        assert isinstance(trainer.trainable, Objective)
+        compared = trainer.trainable.compared
+        monitors.append(
+            HeldOutLoss(trainer, store.images, kept_out, trained=rows, compared=compared)
+        )
     if config.probe.shards is not None:
         labeled = config.data.open(config.probe.shards)
         monitors.append(OnlineProbe(config.probe, labeled, store.images))
@@ -154,9 +158,10 @@ def make_trainer(
         seed=config.seed,
         device=accelerator.device,
     )
+    objective = build_objective(config, images)
     return Trainer(
-        build_objective(config, images),
-        batches,
+        objective,
+        objective.read(batches),
         total_steps=total_steps or config.steps or batches.steps(config.epochs or 0),
         schedule=schedule or config.schedule,
         compute=config.compute,

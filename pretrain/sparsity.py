@@ -70,16 +70,20 @@ SparsityConfig = Annotated[
 _SMALLEST = 1e-6
 
 
-def check_sparsity(config: SparsityConfig, encoder: Encoder) -> None:
+def check_sparsity(config: SparsityConfig, encoder: Encoder, *, key: str) -> None:
     """Refuse a target activation for codes that are no rates.
 
+    Args:
+        config: how codes are made sparse.
+        encoder: gives them.
+        key: of the config whose `sparsity` it is.
     Raises:
         InputError: names the keys; one line.
     """
     activation = encoder.config.activation
     if isinstance(config, KLSparsity) and activation != "sigmoid":
         raise InputError(
-            f"objective.sparsity.kind: found 'kl' with encoder.activation {activation!r}, whose "
+            f"{key}.sparsity.kind: found 'kl' with encoder.activation {activation!r}, whose "
             "values are no rates between 0 and 1; use encoder.activation sigmoid, or sparsity l1"
         )
 

@@ -12,6 +12,7 @@ from models.encoders import ConvEncoderConfig, DenseEncoderConfig, InputContract
 from pretrain.agreement import RedundancyReduction, VarianceCovariance, disagreement_of
 from pretrain.autoencoder import Autoencoder, AutoencoderConfig
 from pretrain.contraction import closed_form_norm, estimated_norm
+from pretrain.reconstruction import restoration_error
 from pretrain.sparsity import KLSparsity, KSparsity, L1Sparsity, WinnerTakeAll, sparsify
 from training.errors import InputError
 from training.optimizers import AdamWConfig
@@ -106,7 +107,8 @@ def test_the_penalty_contracts_and_its_gradient_is_that_of_differences() -> None
 def loss_in_double(module: Autoencoder) -> tuple[Tensor, dict[str, Tensor]]:
     draws = StepDraws(0, 3, torch.device("cpu"), 5, 0, 5)
     code, added, metrics = module._encode(images().double(), draws)
-    error = module._error(module.decoder(code), images().double(), None)
+    output = module.decoder(code)
+    error = restoration_error(module.config, output, images().double(), None)
     return error + added, {**metrics, "error": error}
 
 
