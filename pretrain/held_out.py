@@ -4,7 +4,7 @@ Shapes: N images, B rows of a batch, C channels, H height, W width.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -53,29 +53,69 @@ class HeldOutLoss:
     time and in every run, so that values compare. At most the first 10,000 images are used.
     """
 
-    def __init__(self, trainer: Trainer, images: Tensor, rows: Rows) -> None:
-        """Measure on `rows` of images uint8 [N, C, H, W], in batches of training's size."""
+    def __init__(
+        self,
+        trainer: Trainer,
+        images: Tensor,
+        rows: Rows,
+        *,
+        trained: Rows,
+        compared: Collection[str] = (),
+    ) -> None:
+        """Measure on rows of images uint8 [N, C, H, W], in batches of training's size.
+
+        Args:
+            trainer: whose losses they are.
+            images: all.
+            rows: of those that are kept out.
+            trained: of those that are trained on.
+            compared: metrics that are measured on as many of these too, with the same weights;
+                what is larger on images held out is given as NAME_gap.
+        """
         self._trainer = trainer
         self._images = images
+        self._compared = compared
         rows = rows[:_MOST_IMAGES]
-        self._parts = np.array_split(rows, math.ceil(len(rows) / trainer.batches.batch_size))
+        alike = trained[np.linspace(0, len(trained) - 1, min(len(rows), len(trained)), dtype=int)]
+        size = trainer.batches.batch_size
+        self._parts, self._trained_parts = (
+            np.array_split(some, math.ceil(len(some) / size)) for some in (rows, alike)
+        )
 
     @property
     def names(self) -> Sequence[str]:
-        """The metrics of training, but for those of its updates."""
+        """The metrics of training, but for those of its updates, and the gaps."""
         names = self._trainer.metric_names()
-        return [_PREFIX + name for name in names if name.split("/")[-1] not in _UNLIKE_TRAINING]
+        return [
+            *(_PREFIX + name for name in names if name.split("/")[-1] not in _UNLIKE_TRAINING),
+            *map(_gap, self._compared_of(names)),
+        ]
 
     def __call__(self, step: int, trainable: Trainable) -> dict[str, float]:
         """Return means over the images."""
+        means = self._means(self._parts, step, trainable)
+        values = {_PREFIX + name: mean for name, mean in means.items()}
+        if compared := self._compared_of(means):
+            trained = self._means(self._trained_parts, step, trainable)
+            values |= {_gap(name): means[name] - trained[name] for name in compared}
+        return values
+
+    def _compared_of(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name.split("/")[-1] in self._compared]
+
+    def _means(self, parts: Sequence[Rows], step: int, trainable: Trainable) -> dict[str, float]:
         device = next(trainable.parameters()).device
-        count = sum(map(len, self._parts))
+        count = sum(map(len, parts))
         totals: dict[str, float] = {}
-        for part, rows in enumerate(self._parts):
+        for part, rows in enumerate(parts):
             batch = {"images": self._images[torch.from_numpy(rows)].to(device)}
             draws = StepDraws(0, part, device, len(rows), 0, len(rows))
             values = self._trainer.evaluate(trainable, step - 1, batch, draws)
             numbers = torch.stack([value.float() for value in values.values()]).tolist()
             for name, number in zip(values, numbers, strict=True):
                 totals[name] = totals.get(name, 0.0) + number * len(rows)
-        return {_PREFIX + name: total / count for name, total in totals.items()}
+        return {name: total / count for name, total in totals.items()}
+
+
+def _gap(name: str) -> str:
+    return f"{name}_gap"
