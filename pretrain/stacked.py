@@ -132,7 +132,7 @@ class Stacked(Objective):
     keeps its statistics.
 
     Raises:
-        InputError: a config that does not fit the encoder, or too few steps; one line.
+        InputError: from `phases`: too few steps; one line.
     """
 
     def __init__(
@@ -143,9 +143,8 @@ class Stacked(Objective):
         optimizer: OptimizerConfig,
         stage_rates: StageRatesConfig,
     ) -> None:
-        """`layers` are one for each stage of the encoder, lowest first."""
+        """Make it of a layer for each stage of the encoder, lowest first, after `check_stack`."""
         super().__init__()
-        check_stack(config, encoder)
         self.config = config
         self.optimizer = optimizer
         self.stage_rates = stage_rates
@@ -162,21 +161,19 @@ class Stacked(Objective):
     # ------------------------------------------------------------ phases
 
     def phases(self) -> Sequence[Phase]:
-        spans = self._spans()
-        for name, span in spans.items():
-            if self.total_steps and round(span[0] * self.total_steps) == round(
-                span[1] * self.total_steps
-            ):
+        rates = self.stage_rates.lr_factors(self.encoder.stage_names, prefix="encoder.blocks")
+        phases = [
+            Phase(name, self._trained_in(name), self.optimizer, self._loss_of(name), rates, span)
+            for name, span in self._spans().items()
+        ]
+        for phase in phases:
+            if self.total_steps and not phase.steps(self.total_steps):
                 raise InputError(
-                    f"steps: found {self.total_steps}, of which the phase {name!r} of "
+                    f"steps: found {self.total_steps}, of which the phase {phase.name!r} of "
                     "objective.kind 'stacked' gets none; take more steps, or other "
                     "objective.shares and objective.whole.share"
                 )
-        rates = self.stage_rates.lr_factors(self.encoder.stage_names, prefix="encoder.blocks")
-        return [
-            Phase(name, self._trained_in(name), self.optimizer, self._loss_of(name), rates, span)
-            for name, span in spans.items()
-        ]
+        return phases
 
     def _spans(self) -> dict[str, tuple[float, float]]:
         """Return from which share of the run to which each phase is trained."""
