@@ -98,6 +98,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
 
     def export(step: int, objective: Trainable) -> None:
         assert isinstance(objective, Objective)
+        facts.clear()  # what was true of an earlier phase may not be told of this one
         facts.update(_facts(objective, store.images[:_FACT_IMAGES]))
         save_encoder(
             folder / ARTIFACT,

@@ -21,7 +21,7 @@ from models.encoders import Encoder
 from pretrain.corruption import CorruptionConfig, NoCorruption, corrupt
 from pretrain.layer import Layer
 from pretrain.layer_autoencoder import AutoencoderLayer, AutoencoderLayerConfig
-from pretrain.layer_rbm import RbmConfig
+from pretrain.layer_rbm import RbmConfig, RbmLayer
 from pretrain.objective import Objective, to_float
 from pretrain.pictures import first_layer_filters, in_rows
 from pretrain.reconstruction import ErrorName, errors
@@ -323,9 +323,25 @@ class Stacked(Objective):
             rows = [self._restore(originals, stage) for stage in restored]
             rows = [torch.sigmoid(row) if self._error == "bce" else row for row in rows]
             pictures["reconstructions"] = in_rows(originals, *rows).clamp(0, 1)
+        elif (samples := self._samples(begun)) is not None:
+            pictures["samples"] = samples.clamp(0, 1)
         return pictures
 
+    def _samples(self, stages: Sequence[str]) -> Tensor | None:
+        """Return images that a stack of RBMs makes up: the topmost's samples, handed down."""
+        layers = [layer for stage in stages if isinstance(layer := self._layer(stage), RbmLayer)]
+        if len(layers) < len(stages):
+            return None
+        *lower, topmost = layers
+        samples = topmost.samples(self.encoder)
+        for layer in reversed(lower):
+            samples = layer.restore(self.encoder, samples)
+        return samples
+
     def facts(self, images: Tensor) -> Mapping[str, JsonValue]:
+        """Say what the layers say; nothing once the whole, and no longer they, are trained."""
+        if self._newest(max(0, self._steps_taken - 1)) == WHOLE:
+            return {}
         floats = to_float(images)
         return {
             f"{layer.stage}/{name}": value

@@ -1,6 +1,8 @@
 """RBMs as objectives: contrastive divergence by autograd, persistent chains, ranks, real runs."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from training.checkpoints import load_checkpoint
 from training.config import load_config
 from training.errors import InputError
 from training.optimizers import AdamWConfig
-from training.randomness import StepDraws
+from training.randomness import StepDraws, derive_seed
 from training.stage_rates import StageRatesConfig
 
 PLAIN = InputContract(channels=1, height=6, width=6, mean=(0.0,), std=(1.0,))
@@ -201,6 +203,51 @@ def test_the_unrolled_decoder_starts_as_the_rbm() -> None:
         torch.testing.assert_close(layer.decode(encoder, code), wanted)
 
 
+HIDDEN = (
+    "encoder.kind=dense",
+    "encoder.widths=[12]",
+    "encoder.activation=sigmoid",
+    "encoder.norm=none",
+    "encoder.initializer={kind: normal, std: 0.01}",
+)
+RUN = ("objective.kind=rbm", *HIDDEN)
+STACK = (*HIDDEN, "encoder.widths=[12, 6]", "objective.kind=stacked", "objective.layer.kind=rbm")
+
+
+def test_a_belief_networks_upper_rbm_learns_the_probabilities_below(config: Path) -> None:
+    settings = load_config(PretrainConfig, config, [*STACK, "data.size=6"])
+    network = build_objective(settings, images())
+    network.total_steps = 10
+    network.bind_phases()
+    network("layer2", {"images": images()}, draws(5))[0].backward()
+
+    lower, upper = (first_layer(block) for block in network.encoder.blocks.values())
+    assert lower.weight.grad is None
+    with torch.no_grad():
+        data = network.encoder(images() / 255, upto="layer1")
+        given_data = torch.sigmoid(data @ upper.weight.T + upper.bias)
+        own = replace(draws(5), seed=derive_seed(0, "layer2"))
+        hidden = (own.rand("rbm/last", 6) < given_data).float()
+        model = torch.sigmoid(hidden @ upper.weight)
+        given_model = torch.sigmoid(model @ upper.weight.T + upper.bias)
+        by_weight = (given_data.T @ data - given_model.T @ model) / 16
+    torch.testing.assert_close(upper.weight.grad, -by_weight, rtol=1e-4, atol=1e-6)
+
+
+def test_a_stack_is_unrolled_to_a_deep_autoencoder(run_pretrain: Command, tmp_path: Path) -> None:
+    options = [*STACK, "objective.whole.share=0.5", "steps=200", "optimizer.lr=0.01"]
+    run_pretrain(*options, "log.every=5", "checkpoint.every=90")
+    run = tmp_path / "runs/digits"
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    first, *_, last = (line["whole/loss"] for line in lines if "whole/loss" in line)
+    untrained = math.log(2)  # the cross-entropy of grey
+    assert last < first < untrained
+    assert "log_likelihood" not in str(read_artifact(run / "encoder.safetensors").metrics)
+    pictures = {path.stem for path in (run / "previews").rglob("*.png")}
+    for name in ("samples", "reconstructions", "layer1_reconstructions"):
+        assert any(name in picture for picture in pictures), pictures
+
+
 @pytest.mark.parametrize(
     ("spec", "contract", "complaint"),
     [
@@ -222,16 +269,6 @@ def test_encoders_that_are_no_rbms_are_refused(
     with pytest.raises(InputError, match=complaint) as caught:
         objective(spec, contract)
     assert "\n" not in str(caught.value)
-
-
-RUN = (
-    "objective.kind=rbm",
-    "encoder.kind=dense",
-    "encoder.widths=[12]",
-    "encoder.activation=sigmoid",
-    "encoder.norm=none",
-    "encoder.initializer={kind: normal, std: 0.01}",
-)
 
 
 def test_a_run_makes_its_images_likely_and_resumes_exactly(
