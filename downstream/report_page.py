@@ -226,9 +226,9 @@ def _encoder(number: int, encoder: Pretraining) -> dict[str, Any]:
             lambda narrow: loss_figure(losses, narrow=narrow),
             "Pretraining loss",
             "; ".join(
-                f"{name}: {values[0]:.4g} at step {count(losses.steps[0])}, {values[-1]:.4g} at "
-                f"step {count(losses.steps[-1])}"
-                for name, values in losses.values.items()
+                f"{name}: {curve.values[0]:.4g} at step {count(curve.steps[0])}, "
+                f"{curve.values[-1]:.4g} at step {count(curve.steps[-1])}"
+                for name, curve in losses.items()
             )
             + ".",
         ),

@@ -28,11 +28,11 @@ _LOGARITHMIC_FROM = 5.0
 
 
 @dataclass(frozen=True)
-class Losses:
-    """The logged steps in order, and each loss's values at them."""
+class LossCurve:
+    """The steps that logged a loss, in order, and its values."""
 
     steps: Sequence[int]
-    values: Mapping[str, Sequence[float]]
+    values: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Pretraining:
     problem: str | None = None
     header: ArtifactHeader | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
-    losses: Losses | None = None
+    losses: Mapping[str, LossCurve] = field(default_factory=dict)
     seconds: float | None = None
     pictures: Mapping[str, Path] = field(default_factory=dict)
 
@@ -94,15 +94,15 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def _losses(lines: Sequence[Mapping[str, Any]]) -> Losses | None:
-    """Every value whose name ends in "loss", at the steps that log them all."""
-    names = [name for name in (lines[0] if lines else {}) if name.endswith("loss")]
-    full = [line for line in lines if all(line.get(name) is not None for name in names)]
-    if not names or not full:
-        return None
-    return Losses(
-        [line["step"] for line in full], {name: [line[name] for line in full] for name in names}
-    )
+def _losses(lines: Sequence[Mapping[str, Any]]) -> dict[str, LossCurve]:
+    """Every value whose name ends in "loss": phases and monitors do not log at every step."""
+    names = dict.fromkeys(name for line in lines for name in line if name.endswith("loss"))
+    logged = {name: [line for line in lines if line.get(name) is not None] for name in names}
+    return {
+        name: LossCurve([line["step"] for line in some], [line[name] for line in some])
+        for name, some in logged.items()
+        if some
+    }
 
 
 def _last_pictures(folder: Path) -> dict[str, Path]:
@@ -113,24 +113,24 @@ def _last_pictures(folder: Path) -> dict[str, Path]:
     return {match["name"]: path for match, path in found}
 
 
-def loss_figure(losses: Losses, *, narrow: bool = False) -> Figure:
+def loss_figure(losses: Mapping[str, LossCurve], *, narrow: bool = False) -> Figure:
     """Pretraining losses against the step; made inside `pages.figures.figure_settings`."""
     figure = new_figure(*((NARROW, 230) if narrow else (WIDE, 300)))
     axes = axes_with_margins(figure, 56 if narrow else 72, 14, 52, 12)
-    for position, (name, values) in enumerate(losses.values.items()):
+    for position, (name, curve) in enumerate(losses.items()):
         axes.plot(
-            losses.steps,
-            values,
+            curve.steps,
+            curve.values,
             color=_COLORS[position % len(_COLORS)],
             linestyle=_LINES[position % len(_LINES)],
             linewidth=1.8,
-            marker="o" if len(losses.steps) == 1 else None,
+            marker="o" if len(curve.steps) == 1 else None,
             label=name,
         )
     axes.set_xlabel("optimizer step")
     axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 7, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: count(round(step))))
-    every = [value for values in losses.values.values() for value in values]
+    every = [value for curve in losses.values() for value in curve.values]
     if min(every) > 0 and max(every) > _LOGARITHMIC_FROM * min(every):
         axes.set_yscale("log")
         axes.set_ylabel("loss (logarithmic)")
@@ -140,6 +140,6 @@ def loss_figure(losses: Losses, *, narrow: bool = False) -> Figure:
     else:
         axes.set_ylabel("loss")
         axes.yaxis.set_major_locator(MaxNLocator(5))
-    if len(losses.values) > 1:
+    if len(losses) > 1:
         axes.legend(frameon=False)
     return figure

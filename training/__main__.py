@@ -235,6 +235,7 @@ def find_lr(
     from pretrain.run import make_trainer
     from training.compute import make_accelerator
     from training.config import load_config
+    from training.errors import InputError
     from training.find_lr import (
         check_optimizer,
         describe_range_test,
@@ -246,6 +247,11 @@ def find_lr(
     schedule = range_schedule(first, last, steps)
     config = load_config(PretrainConfig, path, [*overrides, f"optimizer.lr={first}"])
     check_optimizer(config.optimizer)
+    if config.objective.kind == "stacked":
+        raise InputError(
+            "objective.kind: found 'stacked', each of whose phases would begin the sweep anew; "
+            "find the rate of objective.kind autoencoder with the same encoder"
+        )
     store = config.data.open(config.data.shards)
     trainer = make_trainer(
         config, store, make_accelerator(config.compute), total_steps=steps, schedule=schedule

@@ -372,6 +372,17 @@ def test_missing_parts_of_pretraining_are_named(tmp_path):
     assert page.texts["h3"][:4] == [str(path) for path in (bare, gone, other, broken)]
 
 
+def test_losses_of_phases_in_turn_are_all_shown(tmp_path):
+    encoder = make_encoder(tmp_path / "runs/stacked")
+    lines = [{"step": s, "stage1/loss": 0.5 / s, "held_out/stage1/loss": 0.6} for s in (1, 2)]
+    lines += [{"step": s, "stage2/loss": 0.7 / s} for s in (3, 4)]
+    (encoder.parent / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page, _ = report(make_study(tmp_path / "runs/study", [encoder], budgets=(50, 100)))
+    (told,) = {text for text in page.texts["desc"] if "loss:" in text}
+    assert "stage1/loss: 0.5 at step 1, 0.25 at step 2" in told
+    assert "stage2/loss: 0.2333 at step 3, 0.175 at step 4" in told
+
+
 def test_encoder_is_found_from_another_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = make_study(Path("runs/study"), [make_encoder(Path("runs/encoder"))], budgets=(50, 100))

@@ -23,6 +23,7 @@ from tests.pretrain.conftest import Command
 from tests.pretrain.test_autoencoder_terms import explicit_norms
 from tests.pretrain.test_command_line import weights
 from tests.processes import run_on_ranks
+from training.__main__ import main as training_command
 from training.compute import ComputeConfig, make_accelerator
 from training.errors import InputError
 from training.loop import Trainer
@@ -370,3 +371,11 @@ def test_tied_weights_are_refused_where_they_are_spread(make: Make) -> None:
     others = {"decoder": {"tied": True}, "compute": {"distribution": "fsdp2"}}
     with pytest.raises(InputError, match=r"'fsdp2' with decoder.tied true"):
         make({}, objective={"kind": "autoencoder"}, **others)
+
+
+def test_a_range_of_rates_is_not_swept_over_phases_in_turn(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["find-lr", str(config), STACKED, "--out", str(tmp_path / "lr.png")]
+    assert training_command(command) == 2
+    assert "error: objective.kind: found 'stacked', each of whose" in capsys.readouterr().err
