@@ -15,7 +15,7 @@ from training.trainable import Trainable
 class Objective(Trainable):
     """What stage one minimizes: owns every network it trains, the exported encoder among them.
 
-    Its batches are {"images": uint8 [B, C, H, W]}. The loop knows nothing more of it than that it
+    Its batches are {"images": uint8 [B, C, H, W]}, or what `read` makes of them. The loop knows nothing more of it than that it
     is a Trainable; the run exports `encoder` at every checkpoint.
 
     Attributes:
