@@ -15,8 +15,8 @@ from training.trainable import Trainable
 class Objective(Trainable):
     """What stage one minimizes: owns every network it trains, the exported encoder among them.
 
-    Its batches are {"images": uint8 [B, C, H, W]}, or what `read` makes of them. The loop knows nothing more of it than that it
-    is a Trainable; the run exports `encoder` at every checkpoint.
+    Its batches are {"images": uint8 [B, C, H, W]}, or what `read` makes of them. The loop knows
+    nothing more of it than that it is a Trainable; the run exports `encoder` at every checkpoint.
 
     Attributes:
         encoder: what is exported.
