@@ -8,6 +8,7 @@ Shapes: B rows, C channels and H, W height and width of the visible units, K hid
 of a block, h, w number of blocks in a column and in a row of a map (rounded up).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -55,7 +56,7 @@ class PoolInput(nn.Module):
         self.pool = pool
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return in_blocks(inputs.float(), self.pool).logsumexp(-1)
+        return in_blocks(inputs.float(), self.pool).logsumexp(2)
 
 
 def conv_rbm_stages(
@@ -70,23 +71,22 @@ def conv_rbm_stages(
 
 
 def in_blocks(inputs: Tensor, pool: int) -> Tensor:
-    """Return inputs [B, K, H, W] by block, [B, K, h, w, p * p].
+    """Return inputs [B, K, H, W] by place in their block, [B, K, p * p, h, w].
 
     Blocks that the map does not fill are filled with -inf: units that are never on.
     """
-    height, width = inputs.shape[2:]
+    maps, height, width = inputs.shape[1:]
     fill = (0, -width % pool, 0, -height % pool)
     if any(fill):
         inputs = F.pad(inputs, fill, value=-torch.inf)
-    blocks = inputs.unflatten(3, (-1, pool)).unflatten(2, (-1, pool))
-    return blocks.transpose(3, 4).flatten(4)
+    # With the units of a map side by side, what follows is several times as fast.
+    return F.pixel_unshuffle(inputs.contiguous(), pool).unflatten(1, (maps, -1))
 
 
 def from_blocks(blocks: Tensor, height: int, width: int) -> Tensor:
-    """Return the maps [B, K, H, W] that `in_blocks` cut up into [B, K, h, w, p * p]."""
-    pool = round(blocks.shape[-1] ** 0.5)
-    maps = blocks.unflatten(4, (pool, pool)).transpose(3, 4).flatten(4, 5).flatten(2, 3)
-    return maps[:, :, :height, :width]
+    """Return the maps [B, K, H, W] that `in_blocks` cut up into [B, K, p * p, h, w]."""
+    pool = math.isqrt(blocks.shape[2])
+    return F.pixel_shuffle(blocks.flatten(1, 2), pool)[:, :, :height, :width]
 
 
 @dataclass(frozen=True)
@@ -107,36 +107,34 @@ class ConvRbm(Machine):
         inputs = F.conv2d(visible, self.weight, self.hidden_bias, padding=padding)
         return inputs.to(self.weight.dtype)
 
-    def free_energy(self, visible: Tensor) -> Tensor:
+    def free_energy(self, visible: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Return the visible units' energy - sum over blocks of log(1 + sum of exp), [B]."""
-        of_visible = visible_energy(self.visible, visible, self._visible_bias)
-        pooled = in_blocks(self.hidden_input(visible), self.pool).logsumexp(-1)
+        inputs = self.hidden_input(visible) if inputs is None else inputs
+        of_visible = visible_energy(self.visible, visible, self.visible_bias.view(-1, 1, 1))
+        pooled = in_blocks(inputs, self.pool).logsumexp(2)
         return of_visible - F.softplus(pooled).flatten(1).sum(1)
 
-    def hidden_mean(self, visible: Tensor) -> Tensor:
+    def hidden_mean(self, inputs: Tensor) -> Tensor:
         """Return the probability of each hidden unit, [B, K, H, W]; of a block's at most 1."""
-        return from_blocks(self._by_block(visible), *visible.shape[2:])
+        return from_blocks(self._by_block(inputs), *inputs.shape[2:])
 
-    def sample_hidden(self, visible: Tensor, draws: Draws, purpose: str) -> Tensor:
+    def sample_hidden(self, inputs: Tensor, draws: Draws, purpose: str) -> Tensor:
         """Draw hidden units [B, K, H, W], at most one of each block being on."""
-        until = self._by_block(visible).cumsum(-1)
-        drawn = draws.rand(purpose, *until.shape[1:-1])[..., None]
+        until = self._by_block(inputs).cumsum(2)
+        maps, _, *blocks = until.shape[1:]
+        drawn = draws.rand(purpose, maps, 1, *blocks)
         # The first unit up to which the probabilities exceed the number; none, where none do.
         passed = (drawn < until).to(until.dtype)
-        on = passed.diff(dim=-1, prepend=torch.zeros_like(passed[..., :1]))
-        return from_blocks(on, *visible.shape[2:])
+        on = passed.diff(dim=2, prepend=torch.zeros_like(passed[:, :, :1]))
+        return from_blocks(on, *inputs.shape[2:])
 
     def visible_input(self, hidden: Tensor) -> Tensor:
         padding = self.weight.shape[-1] // 2
         inputs = F.conv_transpose2d(hidden, self.weight, self.visible_bias, padding=padding)
         return inputs.to(self.weight.dtype)
 
-    @property
-    def _visible_bias(self) -> Tensor:
-        return self.visible_bias.view(-1, 1, 1)
-
-    def _by_block(self, visible: Tensor) -> Tensor:
-        """Return the probability of each unit of each block, [B, K, h, w, p * p]."""
-        blocks = in_blocks(self.hidden_input(visible), self.pool)
-        # With a unit of input 0 for the state in which all are off.
-        return F.pad(blocks, (0, 1)).softmax(-1)[..., :-1]
+    def _by_block(self, inputs: Tensor) -> Tensor:
+        """Return the probability of each unit of each block, [B, K, p * p, h, w]."""
+        blocks = in_blocks(inputs, self.pool)
+        # Over the sum of exp and the 1 of the state in which all are off.
+        return (blocks - F.softplus(blocks.logsumexp(2, keepdim=True))).exp()

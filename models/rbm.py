@@ -44,16 +44,25 @@ class Machine(ABC):
     visible: VisibleKind
 
     @abstractmethod
-    def free_energy(self, visible: Tensor) -> Tensor:
-        """Return -log of the unnormalized probability of each row, [B], in float32 or more."""
+    def hidden_input(self, visible: Tensor) -> Tensor:
+        """Return what visible units [B, ...] and its bias add up to at each hidden unit."""
 
     @abstractmethod
-    def hidden_mean(self, visible: Tensor) -> Tensor:
-        """Return the probability of each hidden unit given visible ones [B, ...]."""
+    def free_energy(self, visible: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Return -log of the unnormalized probability of each row, [B], in float32 or more.
+
+        Args:
+            visible: [B, ...].
+            inputs: their `hidden_input`, where it is known.
+        """
 
     @abstractmethod
-    def sample_hidden(self, visible: Tensor, draws: Draws, purpose: str) -> Tensor:
-        """Draw hidden units, 0 or 1, given visible ones [B, ...]."""
+    def hidden_mean(self, inputs: Tensor) -> Tensor:
+        """Return the probability of each hidden unit with these inputs."""
+
+    @abstractmethod
+    def sample_hidden(self, inputs: Tensor, draws: Draws, purpose: str) -> Tensor:
+        """Draw hidden units, 0 or 1, with these inputs."""
 
     @abstractmethod
     def visible_input(self, hidden: Tensor) -> Tensor:
@@ -71,7 +80,8 @@ class Machine(ABC):
     def gibbs(self, visible: Tensor, steps: int, draws: Draws, purpose: str) -> Tensor:
         """Move visible units [B, ...] by steps of block Gibbs sampling: hidden, then visible."""
         for step in range(steps):
-            hidden = self.sample_hidden(visible, draws, f"{purpose}/hidden{step}")
+            inputs = self.hidden_input(visible)
+            hidden = self.sample_hidden(inputs, draws, f"{purpose}/hidden{step}")
             visible = self.sample_visible(hidden, draws, f"{purpose}/visible{step}")
         return visible
 
@@ -113,17 +123,17 @@ class DenseRbm(Machine):
         """Return W v + c, [B, H]."""
         return F.linear(visible, self.weight, self.hidden_bias).to(self.weight.dtype)
 
-    def free_energy(self, visible: Tensor) -> Tensor:
+    def free_energy(self, visible: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Return the visible units' energy - sum of softplus(W v + c), [B]."""
+        inputs = self.hidden_input(visible) if inputs is None else inputs
         of_visible = visible_energy(self.visible, visible, self.visible_bias)
-        return of_visible - F.softplus(self.hidden_input(visible)).sum(1)
+        return of_visible - F.softplus(inputs).sum(1)
 
-    def hidden_mean(self, visible: Tensor) -> Tensor:
-        return torch.sigmoid(self.hidden_input(visible))
+    def hidden_mean(self, inputs: Tensor) -> Tensor:
+        return torch.sigmoid(inputs)
 
-    def sample_hidden(self, visible: Tensor, draws: Draws, purpose: str) -> Tensor:
-        mean = self.hidden_mean(visible)
-        return (draws.rand(purpose, mean.shape[1]) < mean).to(mean.dtype)
+    def sample_hidden(self, inputs: Tensor, draws: Draws, purpose: str) -> Tensor:
+        return (draws.rand(purpose, inputs.shape[1]) < inputs.sigmoid()).to(inputs.dtype)
 
     def visible_input(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.weight.T, self.visible_bias).to(self.weight.dtype)

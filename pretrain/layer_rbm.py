@@ -230,30 +230,34 @@ class RbmLayer(Layer):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         visible = self.visible_units(encoder, seen)
         machine = self.machine(encoder)
-        of_data = machine.free_energy(visible).mean()
-        restored = self._mean_after(1, machine, visible, draws)
+        hidden_inputs = machine.hidden_input(visible)
+        of_data = machine.free_energy(visible, hidden_inputs).mean()
+        restored = self._last_mean(machine, hidden_inputs, draws)
         if self.config.persistent is not None:
             of_model = self._of_chains(machine, draws)
         else:
-            steps = self.config.k
-            model = restored if steps == 1 else self._mean_after(steps, machine, visible, draws)
+            model = restored if self.config.k == 1 else self._after_steps(machine, visible, draws)
             of_model = machine.free_energy(model).mean()
         loss = of_data - of_model
         metrics = {"free_energy": of_data, "reconstruction_error": F.mse_loss(restored, visible)}
         if (sparsity := self.config.sparsity) is not None:
-            rates = machine.hidden_mean(visible)
-            rates = rates.transpose(0, 1).flatten(1).mean(1)  # of each unit, or each map
+            rates = (
+                machine.hidden_mean(hidden_inputs).transpose(0, 1).flatten(1).mean(1)
+            )  # of each unit, or each map
             metrics["mean_rate"] = rates.mean()
             loss = loss + sparsity.weight * (rates - sparsity.target).square().sum()
         return loss, metrics
 
     @torch.no_grad()
-    def _mean_after(
-        self, steps: int, machine: Machine, visible: Tensor, draws: StepDraws
-    ) -> Tensor:
-        """Return means of the visible units after some steps of sampling."""
-        visible = machine.gibbs(visible, steps - 1, draws, "rbm")
-        return machine.visible_mean(machine.sample_hidden(visible, draws, "rbm/last"))
+    def _after_steps(self, machine: Machine, visible: Tensor, draws: StepDraws) -> Tensor:
+        """Return visible units after k steps from those of the data, the last ones means."""
+        visible = machine.gibbs(visible, self.config.k - 1, draws, "rbm")
+        return self._last_mean(machine, machine.hidden_input(visible), draws)
+
+    @torch.no_grad()
+    def _last_mean(self, machine: Machine, hidden_inputs: Tensor, draws: StepDraws) -> Tensor:
+        """Return means of the visible units under hidden ones drawn with these inputs."""
+        return machine.visible_mean(machine.sample_hidden(hidden_inputs, draws, "rbm/last"))
 
     def _of_chains(self, machine: Machine, draws: StepDraws) -> Tensor:
         """Move the chains of these rows by k steps; return their part of the mean free energy.
@@ -321,7 +325,9 @@ class RbmLayer(Layer):
         if self.config.persistent is not None:
             visible = self.chains[:_SAMPLES]
         draws = StepDraws(0, 0, device, len(visible), 0, len(visible))
-        return self._as_inputs(encoder, self._mean_after(_SAMPLE_STEPS, machine, visible, draws))
+        visible = machine.gibbs(visible, _SAMPLE_STEPS - 1, draws, "samples")
+        means = self._last_mean(machine, machine.hidden_input(visible), draws)
+        return self._as_inputs(encoder, means)
 
     def _as_inputs(self, encoder: Encoder, visible: Tensor) -> Tensor:
         values = visible.reshape(-1, *self.input_shape)

@@ -62,7 +62,9 @@ def test_free_energy_and_hidden_means_are_those_of_the_joint(kind: VisibleKind) 
     visible = randn(7, 5, seed=3) if kind == "gaussian" else states(5)
     log_joint = -energies(rbm, visible, states(4))
     torch.testing.assert_close(-rbm.free_energy(visible), log_joint.logsumexp(1))
-    torch.testing.assert_close(rbm.hidden_mean(visible), log_joint.softmax(1) @ states(4))
+    torch.testing.assert_close(
+        rbm.hidden_mean(rbm.hidden_input(visible)), log_joint.softmax(1) @ states(4)
+    )
 
 
 def test_visible_means_are_those_of_the_joint() -> None:
@@ -167,14 +169,14 @@ def test_a_convolutional_free_energy_sums_over_all_that_pooling_allows(
     log_joint = of_visible.sum((1, 2, 3))[:, None] + torch.einsum("bkhw,nkhw->bn", inputs, pairs)
     torch.testing.assert_close(-rbm.free_energy(visible), log_joint.logsumexp(1))
     means = torch.einsum("bn,nkhw->bkhw", log_joint.softmax(1), pairs)
-    torch.testing.assert_close(rbm.hidden_mean(visible), means)
+    torch.testing.assert_close(rbm.hidden_mean(rbm.hidden_input(visible)), means)
 
 
 def test_without_pooling_hidden_units_are_independent() -> None:
     rbm = convolutional(pool=1)
     visible = randn(3, 1, 4, 5)
     inputs = F.conv2d(visible, rbm.weight, rbm.hidden_bias, padding=1)
-    torch.testing.assert_close(rbm.hidden_mean(visible), inputs.sigmoid())
+    torch.testing.assert_close(rbm.hidden_mean(rbm.hidden_input(visible)), inputs.sigmoid())
 
 
 def test_probabilities_of_a_block_sum_to_that_of_its_pooled_unit() -> None:
@@ -186,7 +188,7 @@ def test_probabilities_of_a_block_sum_to_that_of_its_pooled_unit() -> None:
     torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(1))
     rbm = ConvRbm(layer.weight, layer.bias, torch.zeros(1), "bernoulli", 2)
     images = torch.rand(5, 1, 7, 6, generator=torch.Generator().manual_seed(0))
-    by_block = F.pad(rbm.hidden_mean(images), (0, 0, 0, 1)).unflatten(3, (-1, 2))
+    by_block = F.pad(rbm.hidden_mean(rbm.hidden_input(images)), (0, 0, 0, 1)).unflatten(3, (-1, 2))
     sums = by_block.unflatten(2, (-1, 2)).sum((3, 5))
     assert (sums <= 1 + 1e-6).all() and sums.max() > 0.9
     torch.testing.assert_close(encoder(images, upto="stage1"), sums)
@@ -195,10 +197,11 @@ def test_probabilities_of_a_block_sum_to_that_of_its_pooled_unit() -> None:
 def test_blocks_are_drawn_with_their_probabilities() -> None:
     rbm = convolutional()
     visible = randn(1, 1, 3, 4, seed=5)
-    drawn = rbm.sample_hidden(visible.repeat(20_000, 1, 1, 1), Numbers(20_000), "hidden")
+    inputs = rbm.hidden_input(visible)
+    drawn = rbm.sample_hidden(inputs.repeat(20_000, 1, 1, 1), Numbers(20_000), "hidden")
     assert set(drawn.unique().tolist()) == {0.0, 1.0}
-    assert in_blocks(drawn, 2).nan_to_num(neginf=0).sum(-1).max() == 1
-    torch.testing.assert_close(drawn.mean(0), rbm.hidden_mean(visible)[0], rtol=0, atol=0.02)
+    assert in_blocks(drawn, 2).nan_to_num(neginf=0).sum(2).max() == 1
+    torch.testing.assert_close(drawn.mean(0), rbm.hidden_mean(inputs)[0], rtol=0, atol=0.02)
 
 
 def test_hidden_and_visible_inputs_are_of_one_energy() -> None:

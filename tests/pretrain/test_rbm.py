@@ -102,7 +102,7 @@ def test_the_gradient_of_a_convolutional_rbm_is_that_of_contrastive_divergence()
 
     def moments(visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Means of hidden times visible by offset, of hidden, of visible."""
-        hidden = machine.hidden_mean(visible)
+        hidden = machine.hidden_mean(machine.hidden_input(visible))
         seen = F.unfold(visible, 3, padding=1)  # [B, 9, 36]
         products = torch.einsum("bkp,bop->bko", hidden.flatten(2), seen).mean(0)
         return products.view(3, 1, 3, 3), hidden.sum((2, 3)).mean(0), visible.sum((2, 3)).mean(0)
@@ -110,7 +110,7 @@ def test_the_gradient_of_a_convolutional_rbm_is_that_of_contrastive_divergence()
     with torch.no_grad():
         machine = module.layer.machine(module.encoder)
         data = images() / 255
-        hidden = machine.sample_hidden(data, draws(0), "rbm/last")
+        hidden = machine.sample_hidden(machine.hidden_input(data), draws(0), "rbm/last")
         model = machine.visible_mean(hidden)
         wanted = [m - d for d, m in zip(moments(data), moments(model), strict=True)]
     for parameter, gradient in zip((layer.weight, layer.bias, bias), wanted, strict=True):
@@ -122,7 +122,8 @@ def test_more_steps_start_where_fewer_end() -> None:
     machine, data = module.layer.machine(module.encoder), images().flatten(1) / 255
     with torch.no_grad():
         before = machine.gibbs(data, 2, draws(0), "rbm")
-        model = machine.visible_mean(machine.sample_hidden(before, draws(0), "rbm/last"))
+        inputs = machine.hidden_input(before)
+        model = machine.visible_mean(machine.sample_hidden(inputs, draws(0), "rbm/last"))
         wanted = machine.free_energy(data).mean() - machine.free_energy(model).mean()
     torch.testing.assert_close(loss_of(module), wanted)
 
