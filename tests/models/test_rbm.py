@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
 from models.conv_rbm import ConvRbm, ConvRbmEncoderConfig, from_blocks, in_blocks
+from models.decoders import MirrorDecoderConfig, build_decoder
+from models.dropout import PlainDropout
 from models.encoders import InputContract, build_encoder
 from models.partition import can_enumerate, estimate_log_partition, exact_log_partition
 from models.rbm import DenseRbm, VisibleKind
@@ -192,6 +195,21 @@ def test_probabilities_of_a_block_sum_to_that_of_its_pooled_unit() -> None:
     sums = by_block.unflatten(2, (-1, 2)).sum((3, 5))
     assert (sums <= 1 + 1e-6).all() and sums.max() > 0.9
     torch.testing.assert_close(encoder(images, upto="stage1"), sums)
+
+
+@pytest.mark.parametrize("pool", [1, 2, 3])
+def test_pooled_probabilities_can_be_mirrored(pool: int) -> None:
+    config = ConvRbmEncoderConfig(widths=(3, 4), kernel_size=3, pool=pool)
+    contract = InputContract(channels=2, height=7, width=6, mean=(0.0,) * 2, std=(1.0,) * 2)
+    encoder = build_encoder(config, contract, seed=0)
+    images = torch.rand(5, 2, 7, 6, generator=torch.Generator().manual_seed(0))
+    decoder = build_decoder(MirrorDecoderConfig(), encoder, seed=0)
+    assert decoder(encoder(images)).shape == images.shape
+
+
+def test_probabilities_are_not_dropped() -> None:
+    with pytest.raises(ValidationError, match="dropout, which probabilities do not allow"):
+        ConvRbmEncoderConfig(dropout=PlainDropout(rate=0.1))
 
 
 def test_blocks_are_drawn_with_their_probabilities() -> None:
