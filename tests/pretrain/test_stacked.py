@@ -275,18 +275,20 @@ def objective(values: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "others"),
     [
-        "layer: {kind: autoencoder, corruption: {kind: masking}}",
-        "layer: {kind: autoencoder}, whole: {share: 0.5}",
-        "layer: {kind: autoencoder, corruption: {kind: augment}}, keep_training_lower: true",
+        ("layer: {kind: autoencoder, corruption: {kind: masking}}", ["average.kind=ema"]),
+        ("layer: {kind: autoencoder}, whole: {share: 0.5}", ["decoder.tied=true"]),
+        ("layer: {kind: autoencoder, corruption: {kind: augment}}, keep_training_lower: true", []),
     ],
-    ids=["two stages", "whole", "lower stages go on"],
+    ids=["two stages", "whole and tied", "lower stages go on"],
 )
-def test_a_run_resumes_exactly_across_a_boundary(values: str, config: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_exactly_across_a_boundary(
+    values: str, others: list[str], config: Path, tmp_path: Path
+) -> None:
     """From step 4 over the boundary at step 6, and from step 8 in the middle of stage two."""
     how = [f"objective={{kind: stacked, {values}}}", "data.held_out=0.1", "checkpoint.keep=3"]
-    here = [str(config), *how, f"runs_dir={tmp_path / 'runs'}"]
+    here = [str(config), *how, *others, f"runs_dir={tmp_path / 'runs'}"]
     assert main(here) == 0
     run = tmp_path / "runs/digits"
     uninterrupted = weights(run)
