@@ -126,7 +126,7 @@ class RbmLayer(Layer):
 
     The weights and hidden biases are those of the stage itself; the layer owns the visible bias.
     Without persistent chains the last visible units of a chain are means, which are less noisy
-    than samples and lead to the same (Hinton 2012, "A Practical Guide to Training RBMs").
+    than samples (Hinton 2012, "A Practical Guide to Training Restricted Boltzmann Machines").
     Everything is independent of the number of ranks and micro-batches, but for the sparsity,
     whose means are over the rows at hand.
     """
@@ -177,7 +177,9 @@ class RbmLayer(Layer):
         bias = torch.zeros(math.prod(self.input_shape) if is_dense else self.input_shape[0])
         self.visible_bias = nn.Parameter(bias)
         if images is not None and self.is_lowest:
-            self._start_bias(encoder.normalize(images))
+            with torch.no_grad():
+                mean = _mean_of_units(self.visible_units(encoder, images))
+                self.visible_bias.copy_(bias_of_mean(self.visible, mean))
         self.decoder: nn.Linear | nn.ConvTranspose2d | None = None
         if unrolled:
             with torch.random.fork_rng(devices=[]):
@@ -193,14 +195,6 @@ class RbmLayer(Layer):
             self.register_buffer("chains", chains)
             # Of the step at hand alone: the chains that this rank moves, the others 0.
             self.register_buffer("moved", torch.zeros_like(chains), persistent=False)
-
-    @torch.no_grad()
-    def _start_bias(self, inputs: Tensor) -> None:
-        if inputs.dim() == 4 and len(self.visible_bias) == inputs.shape[1]:
-            mean = inputs.mean((0, 2, 3))
-        else:
-            mean = inputs.mean(0).flatten()
-        self.visible_bias.copy_(bias_of_mean(self.visible, mean))
 
     def _weights(self, encoder: Encoder) -> nn.Linear | nn.Conv2d:
         layers = self.block(encoder).modules()
@@ -241,9 +235,7 @@ class RbmLayer(Layer):
         loss = of_data - of_model
         metrics = {"free_energy": of_data, "reconstruction_error": F.mse_loss(restored, visible)}
         if (sparsity := self.config.sparsity) is not None:
-            rates = (
-                machine.hidden_mean(hidden_inputs).transpose(0, 1).flatten(1).mean(1)
-            )  # of each unit, or each map
+            rates = _mean_of_units(machine.hidden_mean(hidden_inputs))
             metrics["mean_rate"] = rates.mean()
             loss = loss + sparsity.weight * (rates - sparsity.target).square().sum()
         return loss, metrics
@@ -354,7 +346,7 @@ class RbmLayer(Layer):
         else:
             config = self.config.estimate
             draws = StepDraws(0, 0, visible.device, config.chains, 0, config.chains)
-            base = bias_of_mean(self.visible, visible.mean(0))
+            base = bias_of_mean(self.visible, _mean_of_units(visible))
             log_partition = estimate_log_partition(
                 machine, base, draws, temperatures=config.temperatures
             )
@@ -364,6 +356,11 @@ class RbmLayer(Layer):
             "log_partition": round(log_partition.value, 4),
             "log_partition_error": round(log_partition.error, 4),
         }
+
+
+def _mean_of_units(values: Tensor) -> Tensor:
+    """Return the mean of each unit [B, U], or of each map [B, U, H, W]: [U]."""
+    return values.transpose(0, 1).flatten(1).mean(1)
 
 
 def bias_of_mean(kind: VisibleKind, mean: Tensor) -> Tensor:
