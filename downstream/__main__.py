@@ -1,4 +1,4 @@
-"""The command line of stage two: `python -m downstream curve|report`."""
+"""The command line of stage two: `python -m downstream curve|report|depth`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,18 @@ Exit status: 0 done, or stopped by SIGTERM or Ctrl-C; 2 bad input."""
 _REPORT = """\
 Write summary.json and report.html of a study from its rows, finished or not."""
 
+_DEPTH = """\
+How many stages to reuse: the accuracy of a linear head on the lowest one, two, ... frozen stages of
+each encoder, and of a random one's. Writes depth.json and depth.svg, and prints a table.
+
+The same command goes on with one that was stopped."""
+
+_DEPTH_EXAMPLES = """\
+examples:
+  python -m downstream depth configs/downstream/depth.yaml
+  python -m downstream depth configs/downstream/depth.yaml budget=100 \\
+      encoders='{mine: runs/mine/encoder.safetensors}'"""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this command line."""
@@ -38,31 +50,39 @@ def build_parser() -> argparse.ArgumentParser:
         description="Reuse a pretrained encoder with few labels, and measure what it saves.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    curve = commands.add_parser(
-        "curve",
-        help="run a label-efficiency study",
-        description=_CURVE,
-        epilog=_CURVE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    curve.add_argument("config", metavar="CONFIG", nargs="?", help="YAML file of the study")
-    curve.add_argument(
+    for name, short, text, examples in (
+        ("curve", "run a label-efficiency study", _CURVE, _CURVE_EXAMPLES),
+        ("depth", "measure how many stages to reuse", _DEPTH, _DEPTH_EXAMPLES),
+    ):
+        study = commands.add_parser(
+            name,
+            help=short,
+            description=text,
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _add_config_arguments(study)
+    report = commands.add_parser("report", help="write a study's report", description=_REPORT)
+    report.add_argument("folder", metavar="RUN_DIR", type=Path, help="the folder of the study")
+    return parser
+
+
+def _add_config_arguments(study: argparse.ArgumentParser) -> None:
+    study.add_argument("config", metavar="CONFIG", nargs="?", help="YAML file of the study")
+    study.add_argument(
         "overrides", metavar="key=value", nargs="*", help="values that replace the file's"
     )
-    how = curve.add_mutually_exclusive_group()
+    how = study.add_mutually_exclusive_group()
     how.add_argument(
         "--resume", action="store_true", help="go on with the study; that is done anyway"
     )
     how.add_argument("--overwrite", action="store_true", help="remove an existing study first")
-    curve.add_argument(
+    study.add_argument(
         "--print-config", action="store_true", help="print every value resolved, and stop"
     )
-    curve.add_argument(
+    study.add_argument(
         "--schema", action="store_true", help="print the config's JSON Schema for editors, and stop"
     )
-    report = commands.add_parser("report", help="write a study's report", description=_REPORT)
-    report.add_argument("folder", metavar="RUN_DIR", type=Path, help="the folder of the study")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,11 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, left = parser.parse_known_args(argv)
     if left:
         # Overrides that stand behind an option: argparse takes positionals in one piece only.
-        if args.command != "curve" or any(text.startswith("-") for text in left):
+        if args.command == "report" or any(text.startswith("-") for text in left):
             parser.error(f"unrecognized arguments: {' '.join(left)}")
         args.overrides += left
-    if args.command == "curve" and args.config is None and not args.schema:
-        parser.error("give a CONFIG, such as configs/downstream/quickstart.yaml")
+    if args.command != "report" and args.config is None and not args.schema:
+        example = "quickstart" if args.command == "curve" else "depth"
+        parser.error(f"give a CONFIG, such as configs/downstream/{example}.yaml")
 
     # Only now: the imports take seconds, and --help needs none of them.
     from data.errors import DataError
@@ -88,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"wrote {_write_report(args.folder)}")
         elif args.schema or args.print_config:
             _print_config(args)
+        elif args.command == "depth":
+            _depth(args)
         else:
             _curve(args)
     except (InputError, DataError, ModelError, PageError) as error:
@@ -110,12 +133,14 @@ def _print_config(args: argparse.Namespace) -> None:
     import json
 
     from downstream.config import CurveConfig
+    from downstream.depth import DepthConfig
     from training.config import dump_config, load_config
 
+    model = CurveConfig if args.command == "curve" else DepthConfig
     if args.schema:
-        print(json.dumps(CurveConfig.model_json_schema(), indent=2))
+        print(json.dumps(model.model_json_schema(), indent=2))
     else:
-        print(dump_config(load_config(CurveConfig, args.config, args.overrides)), end="")
+        print(dump_config(load_config(model, args.config, args.overrides)), end="")
 
 
 def _curve(args: argparse.Namespace) -> None:
@@ -127,12 +152,31 @@ def _curve(args: argparse.Namespace) -> None:
     config = load_config(CurveConfig, args.config, args.overrides)
     folder = run_study(config, overwrite=args.overwrite)
     if folder is None:
-        again = ["python", "-m", "downstream", "curve", args.config, *args.overrides]
-        print(f"stopped; to go on: {shlex.join(again)}")
+        _say_how_to_go_on(args)
         return
     report = _write_report(folder)
     summary = summarize(folder)
     print(f"\n{summary['verdict']}\n\n{summary_table(summary)}\n\nreport: {report}")
+
+
+def _depth(args: argparse.Namespace) -> None:
+    from downstream.depth import DepthConfig, depth_table, run_depth
+    from downstream.depth_figure import depth_svg
+    from training.config import load_config
+
+    config = load_config(DepthConfig, args.config, args.overrides)
+    depths = run_depth(config, overwrite=args.overwrite)
+    if depths is None:
+        _say_how_to_go_on(args)
+        return
+    picture = Path(config.runs_dir, config.name, "depth.svg")
+    picture.write_text(depth_svg(depths, config.budget), encoding="utf-8")
+    print(f"\n{depth_table(depths)}\n\nwrote {picture}")
+
+
+def _say_how_to_go_on(args: argparse.Namespace) -> None:
+    again = ["python", "-m", "downstream", args.command, args.config, *args.overrides]
+    print(f"stopped; to go on: {shlex.join(again)}")
 
 
 def _write_report(folder: Path) -> Path:
