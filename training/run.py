@@ -116,7 +116,9 @@ def run_training(
     run.monitors = monitors
     run.monitor_every = monitor_interval(monitor_every, trainer.total_steps, log.every)
     try:
-        return run.train(provenance)
+        result = run.train(provenance)
+        directory.finish_trackers()
+        return result
     except NonFiniteLossError as error:
         directory.note_divergence(str(error))
         raise NonFiniteLossError(f"{error}; {_last_checkpoint(directory)}") from None

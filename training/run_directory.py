@@ -25,7 +25,7 @@ from training.checkpoints import (
 from training.compute import on_main
 from training.config import dump_config, first_difference
 from training.environment import describe_environment
-from training.errors import InputError
+from training.errors import NO_SPACE, InputError
 from training.previews import grid_of, save_png
 from training.trackers import TrackerName, check_trackers, show_picture, start_trackers
 
@@ -169,11 +169,20 @@ class RunDirectory:
         if self._accelerator.is_main_process:
             _write_text(self.path / DIVERGED, f"{error}\n")
 
-    def close(self) -> None:
-        """End the trackers and let others write here."""
-        for tracker in self._trackers or []:
+    def finish_trackers(self) -> None:
+        """End the trackers: what they have not written yet is written, or an OSError says why."""
+        trackers, self._trackers = self._trackers or [], []
+        for tracker in trackers:
             tracker.finish()
-        self._trackers = None
+
+    def close(self) -> None:
+        """End the trackers, if that is not done yet, and let others write here."""
+        try:
+            self.finish_trackers()
+        except OSError as error:
+            # A full disk, which has ended the run with an error of its own already.
+            if error.errno not in NO_SPACE:
+                raise
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
