@@ -4,7 +4,7 @@ Shapes: B batch, C channels, H height, W width, D features. Images are float in 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -25,7 +25,6 @@ from models.external import ExternalEncoderConfig, external_stages
 from models.initialization import Lsuv, initialize
 from models.layers import layer_group, normalizes_lone_values, same_conv, shifts
 from models.lsuv import lsuv_
-from models.recomputation import checkpointed
 from models.residual import ResidualBlock, ResidualEncoderConfig, residual_stages
 from models.spectral import add_spectral_norm
 from models.stages import (
@@ -206,7 +205,7 @@ class Encoder(nn.Module):
             self.output_shapes[name] = shape
         self.stage_names: list[str] = list(self.output_shapes)
         self._frozen: frozenset[str] = frozenset()
-        self._checkpointing = False
+        self._checkpointed: Callable[[nn.Module, Tensor], Tensor] | None = None
         mean = torch.tensor(input.mean, dtype=torch.float64).view(1, -1, 1, 1)
         std = torch.tensor(input.std, dtype=torch.float64).view(1, -1, 1, 1)
         # Not in the state dict: the input contract is their only source.
@@ -303,11 +302,14 @@ class Encoder(nn.Module):
         Sublinear Memory Cost"). Losses, gradients and running statistics stay the same. Call it
         before `compile`.
         """
-        self._checkpointing = True
+        # Only here: it imports the compiler, which takes a second.
+        from models.recomputation import checkpointed
+
+        self._checkpointed = checkpointed
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile in place as a whole or, after `checkpoint_stages`, each stage by itself."""
-        if not self._checkpointing:
+        if self._checkpointed is None:
             super().compile(*args, **kwargs)
             return
         # A compiled whole would run what is inside its checkpoints eagerly.
@@ -327,8 +329,8 @@ class Encoder(nn.Module):
         return features
 
     def _run(self, stage: nn.Module, features: Tensor) -> Tensor:
-        if self._checkpointing and torch.is_grad_enabled():
-            return checkpointed(stage, features)
+        if self._checkpointed is not None and torch.is_grad_enabled():
+            return self._checkpointed(stage, features)
         return stage(features)
 
     def _set_frozen(self, frozen: frozenset[str]) -> None:
