@@ -172,7 +172,7 @@ def test_a_signal_to_torchrun_checkpoints_and_the_next_start_goes_on(
 @pytest.mark.parametrize(
     "how",
     [
-        "compute.accumulation=1",
+        pytest.param("compute.accumulation=1", marks=pytest.mark.slow),
         "compute.accumulation=2",
         pytest.param("compute.distribution=fsdp2", marks=pytest.mark.slow),
     ],

@@ -130,6 +130,7 @@ def test_the_held_out_loss_is_that_of_the_exported_weights(
     assert values[6]["held_out/loss"] < values[1]["held_out/loss"]
 
 
+@pytest.mark.slow
 def test_two_ranks_log_the_same_values(
     config: Path, run_pretrain: Command, shards: Path, tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ def codebook(run: Path) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if name.startswith("codebook.")}
 
 
+@pytest.mark.slow
 def test_two_ranks_move_one_codebook(config: Path, run_pretrain: Command, tmp_path: Path) -> None:
     same = [*RUN, "encoder.norm=layer", "compute.accumulation=2"]
     run_pretrain("name=one", *same[:-1])

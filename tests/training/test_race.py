@@ -40,7 +40,7 @@ def test_stopped_races_go_on_where_they_were(config: Path, tmp_path: Path) -> No
     study = {
         "base": config.name,
         "runs_dir": "runs",
-        "overrides": ["steps=300", "checkpoint.every=300"],
+        "overrides": ["steps=150", "checkpoint.every=150"],
         "variants": {"first": ["optimizer.kind=sgd"], "second": []},
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
@@ -59,13 +59,13 @@ def test_stopped_races_go_on_where_they_were(config: Path, tmp_path: Path) -> No
     assert output.count("the same race goes on with it") == 2
     for run in runs:
         reached = logged_steps(run)[-1]
-        assert reached < 300, "the run was over before it was stopped"
+        assert reached < 150, "the run was over before it was stopped"
         assert (run / "checkpoints" / f"step-{reached:08d}").is_dir()
 
     done = run_module("training", "race", "study.yaml", "--jobs", 2, cwd=tmp_path)
     assert "failed" not in done.stdout
     for run in runs:
-        assert logged_steps(run) == list(range(1, 301))
+        assert logged_steps(run) == list(range(1, 151))
         assert len(json.loads((run / "environment.json").read_text())["resumed"]) == 1
 
 
