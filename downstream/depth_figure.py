@@ -25,14 +25,18 @@ def _figure(depths: Sequence[Depth], budget: int) -> Figure:
     figure = new_figure(_WIDTH, _HEIGHT)
     axes = figure.add_subplot()
     labels = list(dict.fromkeys(depth.encoder for depth in depths))
+    controls: list[list[Interval]] = []
     for number, label in enumerate(labels):
         own = [depth for depth in depths if depth.encoder == label]
         # Whiskers of equal depths stand side by side.
         places = [depth.stages + 0.05 * (number - (len(labels) - 1) / 2) for depth in own]
-        for intervals, line, name in (
-            ([depth.pretrained for depth in own], "-", label),
-            ([depth.random for depth in own], "--", f"{label}, random"),
-        ):
+        pretrained = [depth.pretrained for depth in own]
+        random = [depth.random for depth in own]
+        lines = [(pretrained, "-", label)]
+        if random not in controls:  # encoders of one architecture share it
+            controls.append(random)
+            lines.append((random, "--", f"{label}, random"))
+        for intervals, line, name in lines:
             axes.errorbar(
                 places,
                 [100 * interval.mean for interval in intervals],

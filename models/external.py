@@ -41,7 +41,7 @@ class ExternalEncoderConfig(CommonEncoderConfig):
     def _is_a_path(cls, value: str) -> str:
         package, _, function = value.partition(":")
         if not all(part.isidentifier() for part in (*package.split("."), function)):
-            raise ValueError(f"should be package.module:function, got {value!r}")
+            raise ValueError("should be package.module:function, such as timm:create_model")
         return value
 
     @model_validator(mode="after")
@@ -76,7 +76,7 @@ def import_module(config: ExternalEncoderConfig) -> nn.Module:
             f"{type(error).__name__}: {_in_a_line(error)}"
         ) from error
     if not isinstance(module, nn.Module):
-        raise ModelError(f"{found}, which gives a {type(module).__name__}; it must give nn.Module")
+        raise ModelError(f"{found}, which gives {type(module).__name__}; it must give nn.Module")
     return module
 
 

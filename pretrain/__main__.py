@@ -157,6 +157,8 @@ def sweep(args: argparse.Namespace) -> int:
     for place, entry in enumerate(comparison.entries, start=1):
         value = "none" if entry.final is None else f"{entry.final:.4g}"
         print(f"{place}. {entry.label}: {comparison.metric} {value}, {entry.run.ending}")
+    if comparison.note:
+        print(comparison.note)
     print(f"wrote {args.out}")
     again = ["sweep", args.config, *args.arguments, "--out", str(args.out)]
     if args.metric:

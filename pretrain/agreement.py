@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.augment import AugmentConfig
+from training.errors import InputError
 
 _EPS = 1e-4
 
@@ -51,6 +52,19 @@ class VarianceCovariance(_Views):
 AgreementConfig = Annotated[
     NoAgreement | RedundancyReduction | VarianceCovariance, Field(discriminator="kind")
 ]
+
+
+def check_agreement(config: AgreementConfig, *, batch_size: int) -> None:
+    """Refuse statistics over a batch of one image.
+
+    Raises:
+        InputError: names the keys; one line.
+    """
+    if not isinstance(config, NoAgreement) and batch_size < 2:
+        raise InputError(
+            f"batch_size: found {batch_size} with objective.agreement.kind {config.kind!r}, which "
+            "compares the images of a batch; take more, or objective.agreement.kind none"
+        )
 
 
 def disagreement_of(

@@ -15,7 +15,7 @@ from models.encoders import Encoder
 from models.heads import pool_to_grid
 from pretrain.agreement import AgreementConfig, NoAgreement, disagreement_of
 from pretrain.contraction import EstimatedContraction, check_contraction, closed_form_norm
-from pretrain.corruption import AugmentCorruption, CorruptionConfig, corrupt
+from pretrain.corruption import AugmentCorruption, CorruptionConfig, NoCorruption, corrupt
 from pretrain.objective import Objective, to_float
 from pretrain.pictures import first_layer_filters, in_rows
 from pretrain.reconstruction import (
@@ -112,14 +112,16 @@ class Autoencoder(Objective):
         return disagreement_of(config, *views)
 
     def preview(self, images: Tensor) -> dict[str, Tensor]:
-        """Rows of originals, corrupted inputs and reconstructions in turn; first-layer filters."""
+        """Rows of originals, corrupted inputs, if any, and reconstructions; first-layer filters."""
         originals = to_float(images)
         draws = StepDraws(0, 0, images.device, len(images), 0, len(images))
         corrupted = corrupt(self.config.corruption, originals, draws).images
         code, _ = sparsify(self.config.sparsity, self.encoder(corrupted))
         output = self.decoder(code)
         restored = torch.sigmoid(output) if self.config.loss == "bce" else output
+        is_clean = isinstance(self.config.corruption, NoCorruption)
+        seen = [originals] if is_clean else [originals, corrupted]
         return {
-            "reconstructions": in_rows(originals, corrupted, restored).clamp(0, 1),
+            "reconstructions": in_rows(*seen, restored).clamp(0, 1),
             "filters": first_layer_filters(self.encoder),
         }

@@ -12,6 +12,7 @@ from models.encoders import (
     build_encoder,
 )
 from models.residual import ResidualEncoderConfig
+from pretrain.agreement import check_agreement
 from pretrain.autoencoder import Autoencoder, AutoencoderConfig
 from pretrain.config import ObjectiveConfig, PretrainConfig
 from pretrain.layer import Layer
@@ -43,6 +44,7 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
     """
     match config.objective:
         case AutoencoderConfig():
+            check_agreement(config.objective.agreement, batch_size=config.batch_size)
             encoder = encoder_for(config, images)
             return Autoencoder(
                 config.objective,

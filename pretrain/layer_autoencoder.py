@@ -18,6 +18,7 @@ from pretrain.corruption import (
     AugmentCorruption,
     CorruptionConfig,
     MaskingCorruption,
+    NoCorruption,
     SaltAndPepperCorruption,
     corrupt,
 )
@@ -72,7 +73,7 @@ class AutoencoderLayer(Layer):
         """
         super().__init__(stage)
         self.is_lowest = stage == encoder.stage_names[0]
-        _check(config, encoder, key=key, is_lowest=self.is_lowest)
+        _check(config, encoder, key=key, stage=stage)
         self.config = config
         self.error = config.loss
         self.differentiates_twice = isinstance(config.contraction, EstimatedContraction)
@@ -120,13 +121,15 @@ class AutoencoderLayer(Layer):
         corrupted, _ = corrupt(self.config.corruption, inputs, draws)
         output = self.decode(encoder, self.encode(encoder, corrupted))
         restored = torch.sigmoid(output) if self.config.loss == "bce" else output
-        return {"reconstructions": in_rows(inputs, corrupted, restored).clamp(0, 1)}
+        is_clean = isinstance(self.config.corruption, NoCorruption)
+        shown = [inputs] if is_clean else [inputs, corrupted]
+        return {"reconstructions": in_rows(*shown, restored).clamp(0, 1)}
 
 
-def _check(config: AutoencoderLayerConfig, encoder: Encoder, *, key: str, is_lowest: bool) -> None:
+def _check(config: AutoencoderLayerConfig, encoder: Encoder, *, key: str, stage: str) -> None:
     """Refuse terms that do not fit the encoder, or not the values that its stages give."""
     check_emphasis(config, key=key)
-    check_sparsity(config.sparsity, encoder, key=key)
+    check_sparsity(config.sparsity, encoder, key=key, stage=stage)
     check_contraction(config.contraction, encoder, key=key, by_stage=True)
     spec = encoder.config
     if isinstance(spec, ResidualEncoderConfig) and spec.activation_order == "pre":
@@ -135,7 +138,7 @@ def _check(config: AutoencoderLayerConfig, encoder: Encoder, *, key: str, is_low
             "end in an activation, while these stages give what comes before it; use post"
         )
     activation = spec.activation
-    if is_lowest or activation == "sigmoid":
+    if stage == encoder.stage_names[0] or activation == "sigmoid":
         return
     if isinstance(config.corruption, SaltAndPepperCorruption):
         raise InputError(

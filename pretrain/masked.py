@@ -57,7 +57,12 @@ class MaskedConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["masked"] = "masked"
-    mask: float = Field(0.75, gt=0, lt=1, description="share of an image's cells that is masked")
+    mask: float = Field(
+        0.75,
+        gt=0,
+        lt=1,
+        description="share of an image's cells that is masked; one is and one is not at least",
+    )
     cell: int | None = Field(
         None,
         ge=1,
@@ -225,6 +230,8 @@ def _cell(config: MaskedConfig, encoder: Encoder) -> int:
             f"objective.cell: found {cell}, but one position of the encoder's last stage stands "
             f"for {step} pixels (encoder.widths); take a multiple of {step}"
         )
+    is_vit = isinstance(spec, VitEncoderConfig)
+    key = "encoder.patch_size" if is_vit else "objective.cell"
     if shape.height % cell or shape.width % cell:
         raise InputError(
             f"objective.cell: found {cell} pixels, which do not divide images of "
@@ -233,8 +240,8 @@ def _cell(config: MaskedConfig, encoder: Encoder) -> int:
         )
     if (shape.height, shape.width) == (cell, cell):
         raise InputError(
-            f"objective.cell: found {cell} pixels, a single cell for the whole image; take fewer "
-            "stages (encoder.widths) or smaller patches (encoder.patch_size)"
+            f"{key}: found {cell} pixels, a single cell for the whole image; take "
+            + ("smaller patches" if is_vit else "fewer stages (encoder.widths) or a smaller cell")
         )
     if config.normalize_target and shape.channels * cell**2 == 1:
         raise InputError(

@@ -6,6 +6,7 @@ or end one, they count among the labels of whatever is reported.
 Shapes: N labelled images, F features, K classes, C channels, H height, W width.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,9 +95,11 @@ class OnlineProbe:
         self._fitted = half
 
     def __call__(self, step: int, trainable: Trainable) -> dict[str, float]:
-        """Fit on one half of the images, and return the accuracy on the other."""
+        """Fit on one half of the images, and return the accuracy on the other; nan: no numbers."""
         assert isinstance(trainable, Objective)
         features = pooled_features(trainable.encoder, self._images)
+        if not features.isfinite().all():  # training ends with a better word at its next loss
+            return {"probe_accuracy": math.nan}
         half, labels = self._fitted, self._labels
         logits = ridge_logits(features[:half], labels[:half], features[half:])
         hits = logits.argmax(1) == labels[half:]

@@ -70,17 +70,26 @@ SparsityConfig = Annotated[
 _SMALLEST = 1e-6
 
 
-def check_sparsity(config: SparsityConfig, encoder: Encoder, *, key: str) -> None:
-    """Refuse a target activation for codes that are no rates.
+def check_sparsity(
+    config: SparsityConfig, encoder: Encoder, *, key: str, stage: str | None = None
+) -> None:
+    """Refuse a target activation for codes that are no rates, and a share of less than one unit.
 
     Args:
         config: how codes are made sparse.
         encoder: gives them.
         key: of the config whose `sparsity` it is.
+        stage: gives the codes; None: the last.
     Raises:
         InputError: names the keys; one line.
     """
     activation = encoder.config.activation
+    units = encoder.output_shapes[stage or encoder.stage_names[-1]][0]
+    if isinstance(config, KSparsity) and config.share * units < 1:
+        raise InputError(
+            f"{key}.sparsity.share: found {config.share:g} of a code of {units} units, which is "
+            f"less than one; give {1 / units:.2g} or more, or a wider stage (encoder.widths)"
+        )
     if isinstance(config, KLSparsity) and activation != "sigmoid":
         raise InputError(
             f"{key}.sparsity.kind: found 'kl' with encoder.activation {activation!r}, whose "

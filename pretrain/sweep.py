@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pretrain.config import PretrainConfig
@@ -21,6 +21,10 @@ from training.run_reading import read_run
 
 _ACCURACY = "probe_accuracy"
 _LOSS = "held_out/loss"
+_PROBE_NOTE = (
+    "Ranked by the probe, which is for monitoring: where it chooses what is reported, its labels "
+    "count among the labels of the report."
+)
 _LONGEST_NAME = 80
 
 
@@ -85,7 +89,8 @@ def rank_sweep(sweep: Sweep) -> Comparison:
         raise InputError(
             f"{sweep.race.runs_dir}: no run of this sweep has begun; its .NAME.txt say why"
         )
-    return compare_runs(runs, metric=_logged(sweep.metric, runs), mode=sweep.mode)
+    comparison = compare_runs(runs, metric=_logged(sweep.metric, runs), mode=sweep.mode)
+    return replace(comparison, note=_PROBE_NOTE if sweep.metric == _ACCURACY else "")
 
 
 def _logged(metric: str, runs: Sequence[Path]) -> str:

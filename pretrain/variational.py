@@ -111,10 +111,10 @@ class Variational(Objective):
             "kl": kl,
             "elbo": bound,
             "bits_per_dimension": self.likelihood.bits_per_dimension(bound, images[0].numel()),
-            "kl_per_dimension": by_dimension.mean(),
             "active_dimensions": (by_dimension >= COLLAPSED_BELOW).sum().float(),
             "beta": torch.tensor(beta, device=images.device),
         }
+        metrics |= {f"kl/{number:03}": part for number, part in enumerate(by_dimension.unbind())}
         return beta * by_dimension.clamp_min(free).sum() - log_likelihood, metrics
 
     def _decode(self, code: Tensor) -> Tensor:

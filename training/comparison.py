@@ -47,6 +47,7 @@ class Comparison:
         differing: dotted config key -> the value of each entry, in their order; None where a run
             has no such key. Only keys whose values are not all the same.
         metrics: all metrics of all runs, in the order of the logs.
+        note: a sentence on what the ranking may be used for; "": none.
     """
 
     metric: str
@@ -54,6 +55,7 @@ class Comparison:
     entries: Sequence[Entry]
     differing: Mapping[str, Sequence[Any]]
     metrics: Sequence[str]
+    note: str = ""
 
 
 def compare_runs(

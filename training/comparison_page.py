@@ -124,7 +124,7 @@ def _lead(comparison: Comparison) -> str:
         labels = [entry.label for entry in comparison.entries if entry.run.ending == ending]
         if labels:
             sentences.append(f"{words.capitalize()}: {', '.join(labels)}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, comparison.note]).strip()
 
 
 def _columns(comparison: Comparison) -> list[str]:

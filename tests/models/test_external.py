@@ -111,7 +111,7 @@ def test_an_artifact_imports_nothing_until_that_is_allowed(tmp_path):
     ("values", "complaint"),
     [
         ({"function": "absent"}, "encoder.module: found 'their_backbones:absent', which cannot be"),
-        ({"function": "number"}, "gives a int; it must give nn.Module"),
+        ({"function": "number"}, "gives int; it must give nn.Module"),
         ({"arguments": {"depth": 3}}, "encoder.arguments: .*depth"),
         ({"stages": ("block", "act")}, "found block, act; .* children conv, norm, act, pool"),
         ({"function": "Skips"}, "up to 'two', applied in turn, do not give"),

@@ -215,6 +215,7 @@ CONV, DENSE = {"kind": "conv", "widths": (4,)}, {"kind": "dense", "widths": (4,)
         (CONV, {"contraction": {"kind": "estimate"}}, "with encoder.norm 'batch'"),
         (CONV, {"emphasis": {"corrupted": 2}}, "corruption.kind 'augment', which chooses no"),
         (CONV, {"emphasis": {"corrupted": 0, "others": 0}}, "found 0 for all pixels"),
+        (CONV, {"sparsity": {"kind": "k_sparse", "share": 0.1}}, "0.1 of a code of 4 units"),
     ],
 )
 def test_terms_that_contradict_the_rest_are_refused(

@@ -215,6 +215,10 @@ def test_an_existing_run_is_not_touched_unless_told(run_pretrain: Command, tmp_p
         (["batch_size=32", "compute.accumulation=5"], ["batch_size", "compute.accumulation"]),
         (["compute.mixed_precision=fp16"], ["compute.mixed_precision", "bf16"]),
         (["name=../escape"], ["name"]),
+        (
+            ["batch_size=1", "objective.agreement.kind=redundancy"],
+            ["batch_size", "objective.agreement.kind"],
+        ),
     ],
 )
 def test_bad_input_is_told_in_one_line(

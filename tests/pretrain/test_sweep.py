@@ -11,15 +11,17 @@ from pretrain.sweep import plan_sweep, rank_sweep
 from tests.html_pages import Page
 from tests.pretrain.test_command_line import assert_one_line
 from tests.processes import run_module
+from training.comparison_page import render_page
 from training.errors import InputError
 
 
 def test_a_grid_runs_and_is_ranked(
-    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [
         "sweep", str(config), "optimizer.lr=[1e-5, 0.01, 1e30]", "encoder.widths=[[4, 8]]",
-        "data.held_out=0.1", "optimizer.kind=sgd", "clip.kind=none", "--jobs", "2",
+        "data.held_out=0.1", "optimizer.kind=sgd", "clip.kind=none",
+        f"probe.shards={shards}/train-*.tar", "probe.labels=100", "--jobs", "2",
     ]  # fmt: skip
     done = run_module("pretrain", *arguments, cwd=tmp_path, status=1)
     folder = tmp_path / "runs/digits-sweep"
@@ -42,8 +44,10 @@ def test_a_grid_runs_and_is_ranked(
     assert "held_out/loss" in page.texts["title"][0]
 
     monkeypatch.chdir(tmp_path)
-    ranked = rank_sweep(plan_sweep(str(config), arguments[2:7], metric="loss"))
-    assert ranked.metric == "loss" and ranked.entries[0].label == names[1]
+    ranked = rank_sweep(plan_sweep(str(config), arguments[2:9], metric="loss"))
+    assert ranked.metric == "loss" and ranked.entries[0].label == names[1] and not ranked.note
+    ranked = rank_sweep(plan_sweep(str(config), arguments[2:9], metric="probe_accuracy"))
+    assert "its labels count" in render_page(ranked)
 
 
 def test_combinations_get_names_of_their_own(config: Path) -> None:

@@ -232,6 +232,8 @@ def test_a_run_resumes_exactly_and_shows_what_it_has_learned(
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     bound = last["held_out/log_likelihood"] - last["held_out/kl"]
     assert last["held_out/elbo"] == pytest.approx(bound, rel=1e-5)
+    parts = [last[f"held_out/kl/{number:03}"] for number in range(6)]
+    assert sum(parts) == pytest.approx(last["held_out/kl"], rel=1e-5)
     assert last["beta"] == 1 and 0 <= last["active_dimensions"] <= 6
     pictures = {path.name.split("-")[0] for path in (run / "previews").iterdir()}
     assert pictures == {"reconstructions", "samples", "traversals", "filters"}
