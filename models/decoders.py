@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.conv_rbm import ConvRbmEncoderConfig
 from models.convnext import ConvNextEncoderConfig
@@ -28,11 +27,11 @@ from models.layers import layer_group, same_conv, shifts
 from models.lsuv import batch_statistics, lsuv_
 from models.residual import ResidualEncoderConfig
 from models.tied import tie_weights
+from models.upsampling import Upsampling, halvings, upsample_layers
 from models.vit import VitEncoderConfig
 
-Upsampling = Literal["transposed", "nearest"]
-
 _GRID_KERNEL = 3
+_NAMES = {"key": "decoder.upsampling", "kernel": "the encoder's kernel_size"}
 
 
 class MirrorDecoderConfig(BaseModel):
@@ -59,17 +58,6 @@ class MirrorDecoderConfig(BaseModel):
 
 
 DecoderConfig = MirrorDecoderConfig
-
-
-class _NearestUpsample(nn.Module):
-    """Resize [B, C, h, w] to a fixed [B, C, height, width] by the nearest pixel."""
-
-    def __init__(self, height: int, width: int) -> None:
-        super().__init__()
-        self.size = (height, width)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.interpolate(features, size=self.size, mode="nearest")
 
 
 class Decoder(nn.Module):
@@ -113,42 +101,6 @@ class Decoder(nn.Module):
         return parts
 
 
-def _upsample(
-    upsampling: Upsampling,
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    small: tuple[int, int],
-    large: tuple[int, int],
-    *,
-    bias: bool,
-) -> list[nn.Module]:
-    """Layers that undo a stride-2 convolution: [B, in, *small] -> [B, out, *large]."""
-    if upsampling == "nearest":
-        conv = same_conv(in_channels, out_channels, kernel_size, bias=bias)
-        return [_NearestUpsample(*large), conv]
-    if kernel_size == 1:
-        # Torch 2.13 on a CPU also writes outside its memory there, as in `same_conv`.
-        raise ModelError(
-            "decoder.upsampling: found transposed with the encoder's kernel_size 1, which leaves "
-            "three of four pixels without a value; set it to nearest, or take a larger kernel"
-        )
-    # Without output padding the result has 2 n - 1 pixels; the stride-2 encoder maps both
-    # 2 n - 1 and 2 n pixels to n.
-    output_padding = (large[0] - (2 * small[0] - 1), large[1] - (2 * small[1] - 1))
-    return [
-        nn.ConvTranspose2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=2,
-            padding=kernel_size // 2,
-            output_padding=output_padding,
-            bias=bias,
-        )
-    ]
-
-
 def _conv_decoder(
     config: MirrorDecoderConfig, encoder: Encoder, encoder_config: ConvEncoderConfig
 ) -> Decoder:
@@ -168,7 +120,7 @@ def _conv_decoder(
             continue
         for _ in range(encoder_config.blocks - 1):
             hidden += conv_layers(config_without_dropout, channels, channels, stride=1)
-        *resize, transform = _upsample(
+        *resize, transform = upsample_layers(
             config.upsampling,
             channels,
             out_channels,
@@ -176,6 +128,7 @@ def _conv_decoder(
             (small[0], small[1]),
             (large[0], large[1]),
             bias=bias,
+            **_NAMES,
         )
         if is_output:
             output = [*resize, transform]
@@ -213,18 +166,15 @@ def _grid_decoder(config: MirrorDecoderConfig, encoder: Encoder) -> Decoder:
     channels, *grid = encoder.output_shapes[encoder.stage_names[-1]]
     small = (grid[0], grid[1])
     by_size = {shape[1:]: shape[0] for shape in encoder.output_shapes.values()}
-    sizes = [(contract.height, contract.width)]
-    while (half := ((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2)) != sizes[-1]:
-        if half[0] <= small[0] or half[1] <= small[1]:
-            break
-        sizes.append(half)
+    image, *halves = halvings(contract.height, contract.width)
+    sizes = [image, *(half for half in halves if half[0] > small[0] and half[1] > small[1])]
     hidden: list[nn.Module] = []
     while True:
         large = sizes.pop()
         is_output = not sizes
         out_channels = contract.channels if is_output else by_size.get(large, channels // 2 or 1)
         is_doubling = all((b + 1) // 2 == a for a, b in zip(small, large, strict=True))
-        *resize, transform = _upsample(
+        *resize, transform = upsample_layers(
             config.upsampling if is_doubling else "nearest",
             channels,
             out_channels,
@@ -232,6 +182,7 @@ def _grid_decoder(config: MirrorDecoderConfig, encoder: Encoder) -> Decoder:
             small,
             large,
             bias=is_output or not shifts(spec.norm),
+            **_NAMES,
         )
         if is_output:
             return Decoder(nn.Sequential(*hidden), nn.Sequential(*resize, transform))
