@@ -187,8 +187,8 @@ def diagnose(args: argparse.Namespace, command: str) -> None:
     )
     from models.diagnosis_page import render_diagnosis
     from pages.files import write_file
-    from pretrain.build import input_contract
     from pretrain.config import PretrainConfig
+    from pretrain.networks import input_contract
     from training.config import dump_config, load_config
     from training.environment import project_version
     from training.randomness import derive_seed
