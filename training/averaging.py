@@ -50,6 +50,16 @@ class SwaAverage(_AverageBase):
 AverageConfig = Annotated[NoAverage | EmaAverage | SwaAverage, Field(discriminator="kind")]
 
 
+def ema_share(decay: float, step: int) -> float:
+    """Return how much of an exponential average the values after a step make up, in (0, 1].
+
+    Args:
+        decay: share that is kept, late in the run.
+        step: counted from 0. Early on (1 + step) / (10 + step) is kept, which is less.
+    """
+    return 1 - min(decay, (1 + step) / (10 + step))
+
+
 class ParameterAverage:
     """Averages a module's parameters and floating buffers; copies its integer buffers.
 
@@ -98,7 +108,7 @@ class ParameterAverage:
             case NoAverage():
                 return None
             case EmaAverage(decay=decay):
-                return 1 - min(decay, (1 + step) / (10 + step))
+                return ema_share(decay, step)
             case SwaAverage(start=start, every=every):
                 first = min(math.ceil(start * self.total_steps), self.total_steps - 1)
                 number, remainder = divmod(step - first, every)

@@ -268,7 +268,7 @@ class Trainer:
         return flops
 
     def _updates_at(self, step: int) -> list[PhaseUpdate]:
-        return [update for update in self._updates if step in update.steps]
+        return [u for u in self._updates if u.phase.is_due(step, self.total_steps)]
 
     def _rate_factor(self, update: PhaseUpdate, step: int) -> float:
         first, length = update.steps.start, len(update.steps)

@@ -19,7 +19,7 @@ class PhaseUpdate:
     Attributes:
         phase: the phase.
         prefix: of its metrics' names.
-        steps: of the run in which it is trained.
+        steps: of the run over which its schedule runs.
         parameters: those of the phase that are trained.
         optimizer: over these.
         scaler: of its loss; None without fp16.

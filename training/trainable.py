@@ -31,6 +31,8 @@ class Phase:
             winning: {"encoder": 0.1} trains the encoder at a tenth of the rate.
         span: shares of the run from which and until which the phase is trained, 0 <= from < until
             <= 1. Its schedule runs over these steps alone. So a stack is trained layer by layer.
+        every: the phase is trained in every so many of these steps, the last of each such group.
+            So a critic takes several updates for one of the generator's.
     """
 
     name: str
@@ -39,11 +41,17 @@ class Phase:
     loss: PhaseLoss
     lr_factors: Mapping[str, float] = field(default_factory=dict)
     span: tuple[float, float] = (0.0, 1.0)
+    every: int = 1
 
     def steps(self, total_steps: int) -> range:
-        """Return the steps of a run in which the phase is trained."""
+        """Return the steps of a run over which the phase's schedule runs."""
         first, stop = (round(share * total_steps) for share in self.span)
         return range(first, stop)
+
+    def is_due(self, step: int, total_steps: int) -> bool:
+        """Whether the phase is trained in a step, counted from 0."""
+        steps = self.steps(total_steps)
+        return step in steps and (step - steps.start + 1) % self.every == 0
 
 
 class Trainable(nn.Module, ABC):
@@ -54,9 +62,11 @@ class Trainable(nn.Module, ABC):
 
     Attributes:
         total_steps: of the run, for schedules of its own; a Trainer sets it. 0: not known.
+        animated: names of previews whose course over the run is shown at its end.
     """
 
     total_steps: int = 0
+    animated: Sequence[str] = ()
 
     @abstractmethod
     def phases(self) -> Sequence[Phase]:
