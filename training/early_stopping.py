@@ -20,6 +20,12 @@ class EarlyStoppingConfig(BaseModel):
     min_change: float = Field(
         default=0.0, ge=0, description="Relative change from which on a value is an improvement."
     )
+    worse_by: float = Field(
+        default=0.0,
+        ge=0,
+        description="Relative distance from the best within which a value does not count as one "
+        "without improvement: 1.0 ends runs whose metric has doubled, not those that stand still.",
+    )
     restore_best: bool = Field(
         default=True, description="End with the weights of the best value, not with the last."
     )
@@ -35,12 +41,13 @@ class EarlyStopping:
     def __init__(self, config: EarlyStoppingConfig) -> None:
         self.best_step: int | None = None
         self._patience = config.patience
+        self._worse_by = config.worse_by
         self._best = BestValue(config.mode, config.min_change)
         self._waited = 0
 
     @property
     def should_stop(self) -> bool:
-        """Whether `patience` values in a row brought no improvement."""
+        """Whether `patience` values in a row brought no improvement, or were so much worse."""
         return self._waited >= self._patience
 
     def update(self, value: float, step: int) -> bool:
@@ -48,7 +55,8 @@ class EarlyStopping:
         improved = self._best.update(value)
         if improved:
             self.best_step = step
-        self._waited = 0 if improved else self._waited + 1
+        bearable = self._worse_by > 0 and not self._best.is_worse(value, self._worse_by)
+        self._waited = 0 if improved or bearable else self._waited + 1
         return improved
 
     def state(self) -> dict[str, float]:

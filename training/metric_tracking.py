@@ -35,6 +35,15 @@ class BestValue:
         self.value = value
         return True
 
+    def is_worse(self, value: float, by: float) -> bool:
+        """Tell whether a value is behind the best by more than `by` times the best's size.
+
+        One that is not finite is; before the first finite one none else is.
+        """
+        if not math.isfinite(value):
+            return True
+        return self.value is not None and self._sign * (self.value - value) > by * abs(self.value)
+
     def state(self) -> dict[str, float]:
         """Return what `load_state` needs."""
         return {} if self.value is None else {"best": self.value}

@@ -3,6 +3,7 @@
 Shapes: N pictures, C channels, H height, W width.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 COLUMNS = 8
 _GAP = 2
 _SMALLEST_SIDE = 56
+_FRAME_MS, _LAST_FRAME_MS = 200, 2000
 
 
 Grid = npt.NDArray[np.uint8]
@@ -51,4 +53,27 @@ def save_png(path: Path, grid: Grid) -> None:
 
     temporary = path.with_suffix(".writing")
     Image.fromarray(grid.squeeze(-1) if grid.shape[2] == 1 else grid).save(temporary, format="PNG")
+    temporary.replace(path)
+
+
+def save_animation(path: Path, frames: Sequence[Path]) -> None:
+    """Write PNG files of one size as a GIF that shows one after the other, without end.
+
+    Args:
+        path: of the GIF, which is replaced whole.
+        frames: one at least.
+    """
+    from PIL import Image
+
+    pictures = [Image.open(frame) for frame in frames]
+    temporary = path.with_suffix(".writing")
+    pictures[0].save(
+        temporary,
+        format="GIF",
+        save_all=True,
+        append_images=pictures[1:],
+        # The last, which is the result, stays longer.
+        duration=[_FRAME_MS] * (len(pictures) - 1) + [_LAST_FRAME_MS],
+        loop=0,
+    )
     temporary.replace(path)

@@ -229,6 +229,9 @@ class _Run:
                         self._restore_best()
                     if ends or done % self.preview_every == 0:
                         self._preview(done)
+                    if ends and self.accelerator.is_main_process:
+                        for name in trainer.trainable.animated:
+                            self.directory.save_animation(name)
                     if ends or interrupted or done % self.checkpoint_every == 0:
                         self._checkpoint(done, stopped_early=stops_early)
                 if ends or interrupted:

@@ -26,7 +26,7 @@ from training.compute import on_main
 from training.config import dump_config, first_difference
 from training.environment import describe_environment
 from training.errors import NO_SPACE, InputError
-from training.previews import grid_of, save_png
+from training.previews import grid_of, save_animation, save_png
 from training.trackers import TrackerName, check_trackers, show_picture, start_trackers
 
 if TYPE_CHECKING:
@@ -163,6 +163,13 @@ class RunDirectory:
             save_png(folder / f"{name}-{step:08d}.png", grid)
             for tracker in self._started_trackers(step):
                 show_picture(tracker, f"previews/{name}", grid, step)
+
+    def save_animation(self, name: str) -> None:
+        """Write previews/NAME.gif of all its previews so far, in the order of their steps."""
+        folder = self.path / "previews"
+        frames = sorted(folder.glob(f"{name}-*.png"))
+        if len(frames) > 1:
+            save_animation(folder / f"{name}.gif", frames)
 
     def note_divergence(self, error: str) -> None:
         """Leave word for who reads the folder that the run ended by this error."""

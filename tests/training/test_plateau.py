@@ -136,6 +136,15 @@ def test_early_stopping_counts_small_gains_as_none() -> None:
     assert stopping.best_step == 0
 
 
+def test_early_stopping_can_wait_for_what_is_much_worse() -> None:
+    stopping = EarlyStopping(EarlyStoppingConfig(patience=2, worse_by=1.0))
+    for value in [1.0, 1.9, 1.5, 2.1, 1.9, math.nan]:
+        stopping.update(value, 0)
+        assert not stopping.should_stop
+    stopping.update(2.1, 0)
+    assert stopping.should_stop
+
+
 def test_early_stopping_goes_on_from_its_state() -> None:
     values = [math.nan, 3.0, 2.0, 2.5, 2.2, 2.1, 2.3]
     config = EarlyStoppingConfig(patience=4)
