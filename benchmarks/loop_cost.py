@@ -32,9 +32,9 @@ from data.batches import Batches
 from data.store import open_store
 from models.decoders import build_decoder
 from models.encoders import InputContract, build_encoder
-from pretrain.build import input_contract
 from pretrain.config import DataConfig, PretrainConfig
 from pretrain.corruption import corrupt
+from pretrain.networks import input_contract
 from pretrain.objective import to_float
 from training.compute import ComputeConfig
 from training.health import HealthProbe

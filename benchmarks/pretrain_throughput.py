@@ -36,9 +36,9 @@ from data.shards import expand_shards
 from data.store import open_store
 from models.decoders import build_decoder
 from models.encoders import InputContract, build_encoder
-from pretrain.build import input_contract
 from pretrain.config import DataConfig, PretrainConfig
 from pretrain.corruption import corrupt
+from pretrain.networks import input_contract
 from training.compute import ComputeConfig
 from training.randomness import StepDraws
 

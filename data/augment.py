@@ -109,6 +109,11 @@ class Augment:
         self._moves = config.horizontal_flip or config.shift > 0
         self._colours = config.brightness > 0 or config.contrast > 0
 
+    @property
+    def is_off(self) -> bool:
+        """Whether it leaves every image alone."""
+        return not (self._warps or self._moves or self._colours or self.config.erasing > 0)
+
     def draw(self, n: int, generator: torch.Generator) -> AugmentParams:
         """Draw the parameters of `n` samples on the generator's device.
 

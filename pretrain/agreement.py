@@ -1,6 +1,6 @@
 """An invariance term: two augmentations of an image are to have one code, and codes are to differ.
 
-Shapes: B rows, D values of a pooled code.
+Shapes: B rows, C channels, H height, W width, D values of a pooled code.
 """
 
 from typing import Annotated, Literal
@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.augment import AugmentConfig
+from data.augment import Augment, AugmentConfig
+from models.encoders import Encoder
+from models.heads import pool_to_grid
 from training.errors import InputError
+from training.randomness import StepDraws
 
 _EPS = 1e-4
 
@@ -65,6 +68,22 @@ def check_agreement(config: AgreementConfig, *, batch_size: int) -> None:
             f"batch_size: found {batch_size} with objective.agreement.kind {config.kind!r}, which "
             "compares the images of a batch; take more, or objective.agreement.kind none"
         )
+
+
+def disagreement(
+    config: RedundancyReduction | VarianceCovariance,
+    encoder: Encoder,
+    images: Tensor,
+    draws: StepDraws,
+) -> Tensor:
+    """Return the term, its weight included, of an encoder on float images [B, C, H, W]."""
+    augment = Augment(config.augment)
+    views = []
+    for view in ("one", "other"):
+        params = augment.draw(draws.global_size, draws.generator(f"agreement/{view}"))
+        seen = augment.apply(images, params.rows(draws.start, draws.stop))
+        views.append(pool_to_grid(encoder(seen), config.grid))
+    return disagreement_of(config, *views)
 
 
 def disagreement_of(

@@ -9,11 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from data.augment import Augment
 from models.decoders import Decoder
 from models.encoders import Encoder
-from models.heads import pool_to_grid
-from pretrain.agreement import AgreementConfig, NoAgreement, disagreement_of
+from pretrain.agreement import AgreementConfig, NoAgreement, disagreement
 from pretrain.contraction import EstimatedContraction, check_contraction, closed_form_norm
 from pretrain.corruption import AugmentCorruption, CorruptionConfig, NoCorruption, corrupt
 from pretrain.objective import Objective, to_float
@@ -80,8 +78,8 @@ class Autoencoder(Objective):
         corrupted, hit = corrupt(self.config.corruption, images, draws)
         code, added, metrics = self._encode(corrupted, draws)
         if not isinstance(self.config.agreement, NoAgreement):
-            disagreement = self._disagreement(images, draws)
-            added, metrics["disagreement"] = added + disagreement, disagreement
+            term = disagreement(self.config.agreement, self.encoder, images, draws)
+            added, metrics["disagreement"] = added + term, term
         error = restoration_error(self.config, self.decoder(code), images, hit)
         if metrics:
             metrics["error"] = error
@@ -99,17 +97,6 @@ class Autoencoder(Objective):
             code_shape=self.encoder.output_shapes[self.encoder.stage_names[-1]],
             exact_norm=lambda code: closed_form_norm(self.encoder, code),
         )
-
-    def _disagreement(self, images: Tensor, draws: StepDraws) -> Tensor:
-        config = self.config.agreement
-        assert not isinstance(config, NoAgreement)
-        augment = Augment(config.augment)
-        views = []
-        for view in ("one", "other"):
-            params = augment.draw(draws.global_size, draws.generator(f"agreement/{view}"))
-            seen = augment.apply(images, params.rows(draws.start, draws.stop))
-            views.append(pool_to_grid(self.encoder(seen), config.grid))
-        return disagreement_of(config, *views)
 
     def preview(self, images: Tensor) -> dict[str, Tensor]:
         """Rows of originals, corrupted inputs, if any, and reconstructions; first-layer filters."""

@@ -1,35 +1,29 @@
 """From a config and images to an objective with freshly drawn networks."""
 
-import torch
 from torch import Tensor, nn
 
-from models.decoders import Decoder, MirrorDecoderConfig, build_decoder
-from models.encoders import (
-    ConvEncoderConfig,
-    DenseEncoderConfig,
-    Encoder,
-    InputContract,
-    build_encoder,
-)
+from models.decoders import MirrorDecoderConfig
+from models.encoders import ConvEncoderConfig, DenseEncoderConfig
 from models.residual import ResidualEncoderConfig
+from pretrain.adversarial_autoencoder import AdversarialAutoencoderConfig
 from pretrain.agreement import check_agreement
 from pretrain.autoencoder import Autoencoder, AutoencoderConfig
-from pretrain.config import ObjectiveConfig, PretrainConfig
+from pretrain.build_gan import build_adversarial_autoencoder, build_gan
+from pretrain.config import PretrainConfig
+from pretrain.gan import GanConfig
 from pretrain.layer import Layer
 from pretrain.layer_autoencoder import AutoencoderLayer, AutoencoderLayerConfig
 from pretrain.layer_rbm import RbmConfig, RbmLayer
 from pretrain.masked import Masked, MaskedConfig
+from pretrain.networks import decoder_for, encoder_for, first_images
 from pretrain.objective import Objective
 from pretrain.rbm import Rbm
 from pretrain.stacked import Stacked, StackedConfig, check_stack
+from pretrain.vae_gan import VaeGanConfig
 from pretrain.variational import Variational, VariationalConfig
 from pretrain.vector_quantized import VectorQuantized, VectorQuantizedConfig
 from training.errors import InputError
 from training.plateau import PlateauSchedule
-from training.randomness import derive_seed
-
-_STATISTICS_IMAGES = 10_000
-_LSUV_IMAGES = 256
 
 
 def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
@@ -42,7 +36,12 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
         InputError, ModelError: an encoder that does not fit such images, or an objective that
             does not fit the encoder; one line.
     """
+    _refuse_players(config)
     match config.objective:
+        case GanConfig() | VaeGanConfig():
+            return build_gan(config, config.objective, images)
+        case AdversarialAutoencoderConfig():
+            return build_adversarial_autoencoder(config, config.objective, images)
         case AutoencoderConfig():
             check_agreement(config.objective.agreement, batch_size=config.batch_size)
             encoder = encoder_for(config, images)
@@ -92,37 +91,6 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
             )
 
 
-def encoder_for(config: PretrainConfig, images: Tensor) -> Encoder:
-    """Return the config's encoder, with weights drawn from the run's seed."""
-    contract = input_contract(images)
-    if _takes_probabilities(config.objective):
-        plain = {"mean": (0.0,) * contract.channels, "std": (1.0,) * contract.channels}
-        contract = contract.model_copy(update=plain)
-    return build_encoder(
-        config.encoder,
-        contract,
-        seed=derive_seed(config.seed, "encoder"),
-        images=_sample(images),
-    )
-
-
-def decoder_for(config: PretrainConfig, encoder: Encoder, images: Tensor) -> Decoder:
-    """Return the config's decoder for an encoder, with weights drawn from the run's seed."""
-    if config.decoder.tied and config.compute.distribution == "fsdp2":
-        raise InputError(
-            "compute.distribution: found 'fsdp2' with decoder.tied true, whose weights are whole "
-            "only while the encoder runs; use 'ddp', or untied weights"
-        )
-    seed = derive_seed(config.seed, "decoder")
-    return build_decoder(config.decoder, encoder, seed=seed, images=_sample(images))
-
-
-def _takes_probabilities(objective: ObjectiveConfig) -> bool:
-    """Whether an objective asks for images that are not normalized."""
-    lowest = objective.layer_of(0)[1] if isinstance(objective, StackedConfig) else objective
-    return isinstance(lowest, RbmConfig) and lowest.visible == "bernoulli"
-
-
 def _rbm(config: PretrainConfig, objective: RbmConfig, images: Tensor) -> Rbm:
     found = "with objective.kind 'rbm', "
     if config.decoder != MirrorDecoderConfig():
@@ -140,7 +108,7 @@ def _rbm(config: PretrainConfig, objective: RbmConfig, images: Tensor) -> Rbm:
         config.optimizer,
         config.stage_rates,
         seed=config.seed,
-        images=_sample(images),
+        images=first_images(images),
     )
 
 
@@ -180,7 +148,7 @@ def _stacked(config: PretrainConfig, objective: StackedConfig, images: Tensor) -
                         encoder,
                         key=key,
                         seed=config.seed,
-                        images=_sample(images),
+                        images=first_images(images),
                         unrolled=objective.whole.share > 0,
                     )
                 )
@@ -207,24 +175,13 @@ def _refuse_with_phases(config: PretrainConfig) -> None:
         )
 
 
-def _sample(images: Tensor) -> Tensor:
-    return images[:_LSUV_IMAGES].to(torch.float32).div_(255)
-
-
-def input_contract(images: Tensor) -> InputContract:
-    """Return the contract of images uint8 [N, C, H, W]: their shape, mean and std per channel.
-
-    Mean and std are those of at most 10,000 images spread evenly over all, to four decimals.
-    """
-    stride = max(1, len(images) // _STATISTICS_IMAGES)
-    sample = images[::stride][:_STATISTICS_IMAGES].to(torch.float32).div_(255)
-    std, mean = torch.std_mean(sample, dim=(0, 2, 3))
-    _, channels, height, width = images.shape
-    return InputContract(
-        channels=channels,
-        height=height,
-        width=width,
-        mean=tuple(round(value, 4) for value in mean.tolist()),
-        # A channel of one value everywhere has no spread; any divisor does.
-        std=tuple(round(value, 4) or 1.0 for value in std.tolist()),
-    )
+def _refuse_players(config: PretrainConfig) -> None:
+    """Refuse optimizers of players where there are none."""
+    if isinstance(config.objective, GanConfig | VaeGanConfig | AdversarialAutoencoderConfig):
+        return
+    for key in ("generator_optimizer", "discriminator_optimizer"):
+        if getattr(config, key) is not None:
+            raise InputError(
+                f"{key}: found with objective.kind {config.objective.kind!r}, which has no such "
+                "player; use optimizer"
+            )

@@ -1,17 +1,20 @@
 """The config of stage one: its table of contents."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data.store import ReadingConfig
 from models.decoders import DecoderConfig, MirrorDecoderConfig
 from models.encoders import ConvEncoderConfig, EncoderConfig
+from pretrain.adversarial_autoencoder import AdversarialAutoencoderConfig
 from pretrain.autoencoder import AutoencoderConfig
+from pretrain.gan import GanConfig
 from pretrain.layer_rbm import RbmConfig
 from pretrain.masked import MaskedConfig
 from pretrain.probe import ProbeConfig
 from pretrain.stacked import StackedConfig
+from pretrain.vae_gan import VaeGanConfig
 from pretrain.variational import VariationalConfig
 from pretrain.vector_quantized import VectorQuantizedConfig
 from training.averaging import AverageConfig, NoAverage
@@ -34,7 +37,10 @@ ObjectiveConfig = Annotated[
     | VectorQuantizedConfig
     | MaskedConfig
     | RbmConfig
-    | StackedConfig,
+    | StackedConfig
+    | GanConfig
+    | VaeGanConfig
+    | AdversarialAutoencoderConfig,
     Field(discriminator="kind"),
 ]
 
@@ -73,6 +79,10 @@ class PretrainConfig(BaseModel):
     objective: ObjectiveConfig = AutoencoderConfig()
     # A short memory of squared gradients: 0.999 gave features 1 to 2 points worse in as many steps.
     optimizer: OptimizerConfig = AdamWConfig(lr=1e-2, betas=(0.9, 0.95), weight_decay=0.01)
+    discriminator_optimizer: OptimizerConfig | None = Field(
+        None, description="of a GAN's player; what it leaves out is as in optimizer"
+    )
+    generator_optimizer: OptimizerConfig | None = Field(None, description="likewise")
     stage_rates: StageRatesConfig = StageRatesConfig()
     schedule: ScheduleConfig = CosineSchedule()
     clip: ClipConfig = NoClip()
@@ -86,6 +96,22 @@ class PretrainConfig(BaseModel):
     preview: PreviewConfig = PreviewConfig()
     health: HealthConfig = HealthConfig()
     profile: ProfileConfig = ProfileConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _players_follow_the_optimizer(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        common = values.get("optimizer", cls.model_fields["optimizer"].default)
+        if isinstance(common, BaseModel):
+            common = common.model_dump()
+        followed = dict(values)
+        for key in ("discriminator_optimizer", "generator_optimizer"):
+            own = values.get(key)
+            if isinstance(own, dict) and isinstance(common, dict):
+                is_alike = own.get("kind", common.get("kind")) == common.get("kind")
+                followed[key] = {**common, **own} if is_alike else own
+        return followed
 
     @model_validator(mode="after")
     def _one_length(self) -> "PretrainConfig":

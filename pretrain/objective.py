@@ -1,6 +1,7 @@
 """The plug-in of stage one: what a pretraining method must be."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from pydantic import JsonValue
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from data.batches import Batches
 from models.encoders import Encoder
 from training.loop import BatchSource
+from training.monitoring import Monitor
 from training.trainable import Trainable
 
 
@@ -19,17 +21,36 @@ class Objective(Trainable):
     nothing more of it than that it is a Trainable; the run exports `encoder` at every checkpoint.
 
     Attributes:
-        encoder: what is exported.
+        encoder: what is exported, unless `exported` says otherwise.
         compared: metrics whose mean over images held out is compared with that over images that
             are trained on, as a sign of overfitting, where images are held out.
+        warnings: what may go wrong with these settings, a line each.
     """
 
     encoder: Encoder
     compared: Collection[str] = ()
+    warnings: Sequence[str] = ()
 
     def read(self, batches: Batches) -> BatchSource:
         """Return what the objective is trained on, given batches of images: just these."""
         return batches
+
+    def exported(self) -> Encoder:
+        """Return the encoder whose artifact the run writes."""
+        return self.encoder
+
+    def monitors(self, trained: Tensor, held_out: Tensor, folder: Path) -> Sequence[Monitor]:
+        """Return what is measured of this objective besides, now and then. Called once in a run.
+
+        Args:
+            trained, held_out: uint8 [N, C, H, W], all images of either kind, or a sample of them.
+            folder: the run's, for files of their own.
+        """
+        return []
+
+    def note_divergence(self, error: str) -> Mapping[str, JsonValue]:
+        """Return what there is to say, as `facts` does, where a loss was not finite."""
+        return {}
 
     def facts(self, images: Tensor) -> Mapping[str, JsonValue]:
         """Return what there is to say of the trained networks, by name; JSON values.

@@ -17,14 +17,12 @@ from torch.nn import functional as F
 
 from data.labels import budget_order
 from data.store import ResidentStore
-from models.encoders import Encoder
-from models.heads import pool_to_grid
-from pretrain.objective import Objective, to_float
+from pretrain.objective import Objective
+from pretrain.reference import pooled_features
 from training.errors import InputError
 from training.trainable import Trainable
 
 _GRID = 4
-_AT_ONCE = 500
 # Of the mean squared length of a row of features: from hardly any penalty to a strong one.
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _LEAST_STD = 0.1
@@ -97,24 +95,13 @@ class OnlineProbe:
     def __call__(self, step: int, trainable: Trainable) -> dict[str, float]:
         """Fit on one half of the images, and return the accuracy on the other; nan: no numbers."""
         assert isinstance(trainable, Objective)
-        features = pooled_features(trainable.encoder, self._images)
+        features = pooled_features(trainable.exported(), self._images, grid=_GRID)
         if not features.isfinite().all():  # training ends with a better word at its next loss
             return {"probe_accuracy": math.nan}
         half, labels = self._fitted, self._labels
         logits = ridge_logits(features[:half], labels[:half], features[half:])
         hits = logits.argmax(1) == labels[half:]
         return {"probe_accuracy": hits.double().mean().item()}
-
-
-@torch.no_grad()
-def pooled_features(encoder: Encoder, images: Tensor) -> Tensor:
-    """Return all stages of uint8 images [N, C, H, W], pooled to 4x4, [N, F] on the CPU."""
-    device = next(encoder.parameters()).device
-    parts = []
-    for part in images.split(_AT_ONCE):
-        stages = encoder.stages(to_float(part.to(device))).values()
-        parts.append(torch.cat([pool_to_grid(stage, _GRID) for stage in stages], 1).float().cpu())
-    return torch.cat(parts)
 
 
 def ridge_logits(features: Tensor, labels: Tensor, others: Tensor) -> Tensor:

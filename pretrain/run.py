@@ -17,11 +17,13 @@ from data.store import ResidentStore
 from models.artifact import save_encoder
 from pretrain.build import build_objective
 from pretrain.config import PretrainConfig
-from pretrain.held_out import HeldOutLoss, split_rows
+from pretrain.gan_health import REPORT
+from pretrain.held_out import HeldOutLoss, Rows, split_rows
 from pretrain.objective import Objective
 from pretrain.probe import OnlineProbe
 from training.compute import make_accelerator
 from training.config import dump_config, load_config
+from training.errors import NonFiniteLossError
 from training.loop import Trainer
 from training.monitoring import Monitor
 from training.replay import undisturbed
@@ -71,17 +73,23 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         log=config.log,
         resume=resume,
         overwrite=overwrite,
-        exports=[ARTIFACT],
+        exports=[ARTIFACT, REPORT],
     )
     store = config.data.open(config.data.shards)
     trainer = make_trainer(config, store, accelerator)
+    objective = trainer.trainable
+    assert isinstance(objective, Objective)
+    if accelerator.is_main_process:
+        for warning in objective.warnings:
+            print(f"warning: {warning}")
     trained_on = _trained_on(config, store)
     provenance: dict[str, Any] = {"seed": config.seed, "data": trained_on}
-    monitors: list[Monitor] = []
+    rows, kept_out = split_rows(len(store), config.data.held_out)
+    monitors: list[Monitor] = [
+        *objective.monitors(_some(store, rows), _some(store, kept_out), folder)
+    ]
     if config.data.held_out > 0:
-        rows, kept_out = split_rows(len(store), config.data.held_out)
-        assert isinstance(trainer.trainable, Objective)
-        compared = trainer.trainable.compared
+        compared = objective.compared
         monitors.append(
             HeldOutLoss(trainer, store.images, kept_out, trained=rows, compared=compared)
         )
@@ -102,30 +110,34 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         facts.update(_facts(objective, store.images[:_FACT_IMAGES]))
         save_encoder(
             folder / ARTIFACT,
-            objective.encoder,
+            objective.exported(),
             trained_on=trained_on,
             config=config.model_dump(mode="json"),
             metrics={"steps": step, "images_seen": step * config.batch_size, **facts},
         )
 
-    result = run_training(
-        trainer,
-        directory,
-        checkpoint=config.checkpoint,
-        log=config.log,
-        preview=config.preview,
-        provenance=provenance,
-        health=config.health,
-        profile=config.profile,
-        early_stopping=config.early_stopping,
-        preview_images=store.images[:_PREVIEW_IMAGES],
-        on_checkpoint=export,
-        monitors=monitors,
-        monitor_every=config.probe.every,
-    )
+    try:
+        result = run_training(
+            trainer,
+            directory,
+            checkpoint=config.checkpoint,
+            log=config.log,
+            preview=config.preview,
+            provenance=provenance,
+            health=config.health,
+            profile=config.profile,
+            early_stopping=config.early_stopping,
+            preview_images=store.images[:_PREVIEW_IMAGES],
+            on_checkpoint=export,
+            monitors=monitors,
+            monitor_every=config.probe.every,
+        )
+    except NonFiniteLossError as error:
+        if accelerator.is_main_process:
+            _print_facts(objective.note_divergence(str(error)))
+        raise
     if accelerator.is_main_process:
-        for name, value in facts.items():
-            print(f"{name}: {value}")
+        _print_facts(facts)
         ranks = accelerator.num_processes
         print(_what_next(path, overrides, config, store, result, ranks))
     accelerator.end_training()  # leaves the process group, where there is one
@@ -172,6 +184,15 @@ def make_trainer(
         regularization=config.regularization,
         average=config.average,
     )
+
+
+def _some(store: ResidentStore, rows: Rows) -> Tensor:
+    return store.images[torch.from_numpy(rows[:: max(1, len(rows) // _SAMPLE)])]
+
+
+def _print_facts(facts: Mapping[str, JsonValue]) -> None:
+    for name, value in facts.items():
+        print(f"{name}: {value}")
 
 
 def _facts(objective: Objective, images: Tensor) -> Mapping[str, JsonValue]:

@@ -252,6 +252,12 @@ def find_lr(
             "objective.kind: found 'stacked', each of whose phases would begin the sweep anew; "
             "find the rate of objective.kind autoencoder with the same encoder"
         )
+    if config.objective.kind in ("gan", "vae_gan"):
+        raise InputError(
+            f"objective.kind: found {config.objective.kind!r}, neither of whose players' losses "
+            "tells a good rate by falling; compare runs by gan/relative_fid or by a probe "
+            "(python -m pretrain sweep)"
+        )
     store = config.data.open(config.data.shards)
     trainer = make_trainer(
         config, store, make_accelerator(config.compute), total_steps=steps, schedule=schedule

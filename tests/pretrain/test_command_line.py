@@ -206,7 +206,7 @@ def test_an_existing_run_is_not_touched_unless_told(run_pretrain: Command, tmp_p
     ("overrides", "words"),
     [
         (["stepz=3"], ["stepz", "steps"]),
-        (["objective.kind=gan"], ["objective.kind", "gan", "autoencoder"]),
+        (["objective.kind=diffusion"], ["objective.kind", "gan", "autoencoder"]),
         (["encoder.kind=conf"], ["encoder.kind", "conf", "conv"]),
         (["optimizer.lr=fast"], ["optimizer.lr", "fast"]),
         (["epochs=2"], ["steps", "epochs"]),

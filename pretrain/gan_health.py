@@ -1,0 +1,192 @@
+"""Whether a GAN is well: how its players stand, how good its samples are, and a plain verdict.
+
+Shapes: N images, C channels, H height, W width.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from models.encoders import InputContract
+from pages.files import write_file
+from pretrain.adversarial import AdversarialLossConfig, told_apart
+from pretrain.gan_pictures import fixed_codes
+from pretrain.objective import to_float
+from pretrain.reference import reference_encoder
+from pretrain.sample_quality import QualityMeasure, SampleQuality
+from training.trainable import Trainable
+
+Verdict = Literal["healthy", "discriminator overpowering", "mode collapse", "diverged"]
+
+REPORT = "health.json"
+IMAGES = 2000
+"""Real images, and samples, that are compared: fewer where there are fewer."""
+
+# Fixed on runs with other seeds and settings than those of docs/results.md that test them.
+_SURE = 0.98
+_FAR = 0.35
+_FEW_CLUSTERS = 0.4
+# Samples that lie elsewhere hit few clusters however varied they are.
+_ELSEWHERE = 1.0
+_ALIKE = 0.5
+
+_PREFIX = "gan/"
+_AT_ONCE = 500
+
+
+class Players(Protocol):
+    """What is looked at, in eval mode; codes are [N, L], images float [N, C, H, W]."""
+
+    @property
+    def adversarial(self) -> AdversarialLossConfig:
+        """What the players minimize."""
+
+    def sample(self, codes: Tensor) -> Tensor:
+        """Return images of the averaged generator."""
+
+    def generated(self, codes: Tensor) -> Tensor:
+        """Return images of the generator as it plays."""
+
+    def judge(self, images: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Return the discriminator's logits [N]."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the discriminator stands, as shares of images that it tells right; nan: not measured.
+
+    Attributes:
+        accuracy_real: of real images that are trained on.
+        accuracy_fake: of generated ones.
+        accuracy_held_out: of real images that are held out; well below `accuracy_real` where the
+            discriminator has learned its images by heart.
+    """
+
+    accuracy_real: float
+    accuracy_fake: float
+    accuracy_held_out: float
+
+
+@dataclass(frozen=True)
+class Health:
+    """A verdict and what it rests on."""
+
+    verdict: Verdict
+    reason: str
+
+
+def judge_health(standing: Standing, quality: SampleQuality) -> Health:
+    """Return the verdict on a GAN.
+
+    Diverged: samples are not finite, or far from real images while the discriminator is not sure
+    of itself. Discriminator overpowering: it tells nearly all images right, and samples are far
+    from real ones. Mode collapse: samples leave out many of the real images' clusters, or differ
+    little. A sure discriminator alone is no illness, nor is an even game a sign of health.
+    """
+    far = quality.relative_fid > _FAR
+    distance = f"relative FID on our encoder {quality.relative_fid:.2f}"
+    variety = f"coverage {quality.coverage:.0%}, diversity {quality.diversity:.2f}"
+    told = f"it tells {standing.accuracy_real:.0%} of real and {standing.accuracy_fake:.0%} of "
+    told += "generated images"
+    if not math.isfinite(quality.relative_fid):
+        return Health("diverged", "samples are not finite")
+    if far and min(standing.accuracy_real, standing.accuracy_fake) >= _SURE:
+        return Health("discriminator overpowering", f"{told}; {distance}, {variety}")
+    few = quality.coverage < _FEW_CLUSTERS and quality.relative_fid < _ELSEWHERE
+    if few or quality.diversity < _ALIKE:
+        return Health("mode collapse", f"{variety}; {distance}")
+    if far:
+        return Health("diverged", f"{distance}, where {_FAR:g} is far; {variety}")
+    return Health("healthy", f"{distance}, {variety}; the discriminator: {told}")
+
+
+class GanHealth:
+    """A monitor: accuracies of the discriminator and the quality of samples, and health.json.
+
+    The samples are the averaged generator's for codes that stay the same, the accuracies are on
+    those of the generator itself.
+
+    Attributes:
+        said: the last verdict, when it was made, and what it rests on; None before the first.
+    """
+
+    def __init__(
+        self,
+        players: Players,
+        latent: int,
+        contract: InputContract,
+        *,
+        trained: Tensor,
+        held_out: Tensor,
+        reference: str | None,
+        folder: Path,
+    ) -> None:
+        """Take real images, uint8 [N, C, H, W]; of which some thousands are looked at.
+
+        Args:
+            latent: values of a code.
+            contract: of the images.
+            trained: images that are trained on.
+            held_out: images that are not, perhaps none.
+            reference: as `reference_encoder` takes it.
+            folder: where health.json is written.
+        Raises:
+            InputError: as `reference_encoder`.
+        """
+        self._players, self._latent = players, latent
+        self._trained, self._held_out = (
+            images[:: max(1, len(images) // IMAGES)][:IMAGES] for images in (trained, held_out)
+        )
+        self._path = folder / REPORT
+        # Of images held out, where there are enough: samples are to be new ones.
+        real = self._held_out if len(self._held_out) >= IMAGES // 2 else self._trained
+        self._quality = QualityMeasure(reference_encoder(reference, contract), real)
+        self._count = len(real)
+        self.said: str | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The metrics, all behind "gan/"."""
+        return [_PREFIX + each.name for kind in (Standing, SampleQuality) for each in fields(kind)]
+
+    def __call__(self, step: int, trainable: Trainable) -> Mapping[str, float]:
+        """Measure, write health.json, and return the metrics."""
+        device = next(trainable.parameters()).device
+        codes = fixed_codes(self._count, self._latent, device).split(_AT_ONCE)
+        quality = self._quality.measure(torch.cat([self._players.sample(c).cpu() for c in codes]))
+        standing = self._standing(codes)
+        values = {**asdict(standing), **asdict(quality)}
+        self._tell(step, judge_health(standing, quality), values)
+        return {_PREFIX + name: value for name, value in values.items()}
+
+    def note_divergence(self, error: str) -> None:
+        """Take down that training ended by a loss that is not finite."""
+        self._tell(None, Health("diverged", error), {})
+
+    def _standing(self, codes: Sequence[Tensor]) -> Standing:
+        players = self._players
+        generated = torch.cat([players.judge(players.generated(c), c).cpu() for c in codes])
+
+        def told(images: Tensor) -> list[float]:
+            parts = [to_float(part.to(codes[0].device)) for part in images.split(_AT_ONCE)]
+            logits = torch.cat([players.judge(part).cpu() for part in parts])
+            count = min(len(logits), len(generated))
+            right = told_apart(players.adversarial, logits[:count], generated[:count])
+            return [some.double().mean().item() for some in right]
+
+        of_real, of_generated = told(self._trained)
+        of_others = told(self._held_out)[0] if len(self._held_out) else math.nan
+        return Standing(of_real, of_generated, of_others)
+
+    def _tell(self, step: int | None, health: Health, values: Mapping[str, float]) -> None:
+        when = "" if step is None else f" at step {step:,}"
+        self.said = f"{health.verdict}{when}: {health.reason}"
+        known = {name: value for name, value in values.items() if math.isfinite(value)}
+        content = {"verdict": health.verdict, "reason": health.reason, "step": step, **known}
+        write_file(self._path, (json.dumps(content, indent=2) + "\n").encode())
