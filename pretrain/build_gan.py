@@ -33,7 +33,7 @@ def build_gan(config: PretrainConfig, objective: GanConfig | VaeGanConfig, image
     judges_pairs = isinstance(objective, GanConfig) and objective.inference
     _refuse_contradictions(config, objective)
     encoder = encoder_for(config, images)
-    _refuse_unsound(objective, encoder)
+    _refuse_unsound(config, objective, encoder)
     inference = None
     if is_vae or judges_pairs:
         inference = build_encoder(
@@ -171,7 +171,9 @@ def _refuse_contradictions(config: PretrainConfig, objective: GanConfig | VaeGan
     check_agreement(objective.agreement, batch_size=config.batch_size)
 
 
-def _refuse_unsound(objective: GanConfig | VaeGanConfig, encoder: Encoder) -> None:
+def _refuse_unsound(
+    config: PretrainConfig, objective: GanConfig | VaeGanConfig, encoder: Encoder
+) -> None:
     """Refuse what does not fit the encoder or the size of the images."""
     stage = objective.stage if isinstance(objective, VaeGanConfig) else None
     if stage is not None and stage not in encoder.stage_names:
@@ -189,6 +191,12 @@ def _refuse_unsound(objective: GanConfig | VaeGanConfig, encoder: Encoder) -> No
         raise InputError(
             f"encoder.spectral_norm: found true with {norm}, which undoes its bound by dividing by "
             "the batch's spread; use encoder.norm none, or no spectral norm"
+        )
+    if mixes and config.compute.checkpoint_stages:
+        raise InputError(
+            f"compute.checkpoint_stages: found true with {norm}, whose running statistics leave "
+            "generated images out, which computing a stage again does not know; set it to false, "
+            "or encoder.norm to none, group or layer"
         )
     height, width = encoder.input.height, encoder.input.width
     if objective.rotation.weight > 0 and height != width:

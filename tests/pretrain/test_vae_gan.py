@@ -245,6 +245,21 @@ def test_batch_norm_remembers_real_images_alone() -> None:
         torch.testing.assert_close(dict(module.encoder.named_buffers())[name], value)
 
 
+def test_every_phase_looks_at_the_codes_of_its_images() -> None:
+    module = objective()
+    with torch.no_grad():
+        for name, value in module.inference.posterior.named_parameters():
+            value[4:] = -10 if name.endswith("bias") else 0  # the log variances
+        mean, _ = module.inference(to_float(BATCH["images"]))
+    given: list[Tensor] = []
+    module.generator.register_forward_pre_hook(lambda _, codes: given.append(codes[0]))
+    for phase in PHASES:
+        given.clear()
+        module(phase, BATCH, draws())
+        assert sum(torch.allclose(codes, mean, atol=0.1) for codes in given) == 1, phase
+        assert len(given) == (1 if phase == "encoder" else 2)
+
+
 def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(InputError, match=r"objective\.stage: found 'top'.*stage1, stage2"):
         build_objective(config_of(stage="top"), IMAGES)
@@ -253,6 +268,9 @@ def test_what_does_not_go_together_is_refused() -> None:
     )
     with pytest.raises(InputError, match=r"average\.kind: found 'ema'.*objective\.kind 'vae_gan'"):
         build_objective(averaged, IMAGES)
+    values = {**config_of(norm="batch").model_dump(), "compute": {"checkpoint_stages": True}}
+    with pytest.raises(InputError, match=r"compute\.checkpoint_stages: .* encoder\.norm 'batch'"):
+        build_objective(PretrainConfig.model_validate(values), IMAGES)
     with pytest.raises(InputError, match=r"objective\.loss\.kind: found 'wasserstein'"):
         build_objective(config_of(loss={"kind": "wasserstein"}), IMAGES)
 
