@@ -46,7 +46,8 @@ def quality(relative_fid: float, coverage: float = 0.95, diversity: float = 0.95
         (standing(1.0, 1.0), quality(0.1), "healthy", ["100% of real"]),
         (standing(0.5, 0.5), quality(0.1), "healthy", []),
         (standing(1.0, 1.0), quality(0.8), "discriminator overpowering", ["100%", "0.80"]),
-        (standing(1.0, 1.0), quality(0.8, 0.1, 0.1), "discriminator overpowering", ["10%"]),
+        (standing(1.0, 1.0), quality(0.8, 0.1, 0.2), "discriminator overpowering", ["10%"]),
+        (standing(1.0, 1.0), quality(5.0, 0.0, 0.0), "mode collapse", ["diversity 0.00"]),
         (standing(0.6, 1.0), quality(0.8), "diverged", ["0.80", "is far"]),
         (standing(0.5, 0.5), quality(3.0), "diverged", ["3.00"]),
         (standing(0.6, 0.7), quality(0.2, coverage=0.2), "mode collapse", ["coverage 20%"]),
@@ -111,7 +112,7 @@ NEW = to_float(DIGITS[897:])
     [
         (Game(NEW, border=0.3), "healthy"),
         (Game(NEW[:1].expand(900, -1, -1, -1), border=0.3), "mode collapse"),
-        (Game(NEW.roll(1, 3), border=0.3), "diverged"),
+        (Game(1 - NEW, border=0.3), "diverged"),
         (Game(torch.full_like(NEW, math.nan), border=0.3), "diverged"),
         # All real digits are darker.
         (Game(NEW + 0.5, border=0.6, sign=-1.0), "discriminator overpowering"),
