@@ -69,16 +69,15 @@ def verdict(path: Path, overrides: list[str], breakage: str | None, store: Resid
             part.linear.weight.data.zero_()
         gan.generator.linear.weight.register_hook(torch.zeros_like)
     rows, kept_out = split_rows(len(store), config.data.held_out)
-    trained, held_out = (store.images[torch.from_numpy(some)] for some in (rows, kept_out))
     with tempfile.TemporaryDirectory() as folder:
-        monitors = gan.monitors(trained, held_out, Path(folder))
+        monitors = gan.monitors(store.images, rows, kept_out, Path(folder))
         try:
             for step in range(trainer.total_steps):
                 trainer.train_step(step, measure=False)
             measure(monitors, trainer, trainer.total_steps)
         except NonFiniteLossError as error:
             gan.note_divergence(str(error))
-    said = gan.facts(trained[:1])["health"]
+    said = gan.facts(store.images[:1])["health"]
     assert isinstance(said, str)
     return said
 

@@ -30,7 +30,7 @@ from pretrain.gan import PlayerOptimizers
 from pretrain.gan_pictures import SAMPLES, fixed_codes
 from pretrain.objective import Objective, to_float
 from pretrain.pictures import first_layer_filters, in_rows
-from pretrain.reconstruction import HUBER_DELTA, ErrorName, errors
+from pretrain.reconstruction import HUBER_DELTA, ErrorName, as_intensities, errors
 from training.randomness import StepDraws, derive_seed
 from training.stage_rates import StageRatesConfig
 from training.trainable import Batch, Phase
@@ -143,5 +143,4 @@ class AdversarialAutoencoder(Objective):
         }
 
     def _pictures(self, codes: Tensor) -> Tensor:
-        output = self._decode(codes).float()
-        return torch.sigmoid(output) if self.config.error == "bce" else output
+        return as_intensities(self.config.error, self._decode(codes).float())

@@ -6,7 +6,6 @@ Shapes: B rows at hand, C channels, H height, W width; K values of the code.
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from models.decoders import Decoder
@@ -18,6 +17,7 @@ from pretrain.objective import Objective, to_float
 from pretrain.pictures import first_layer_filters, in_rows
 from pretrain.reconstruction import (
     ReconstructionConfig,
+    as_intensities,
     check_emphasis,
     coded,
     restoration_error,
@@ -105,7 +105,7 @@ class Autoencoder(Objective):
         corrupted = corrupt(self.config.corruption, originals, draws).images
         code, _ = sparsify(self.config.sparsity, self.encoder(corrupted))
         output = self.decoder(code)
-        restored = torch.sigmoid(output) if self.config.loss == "bce" else output
+        restored = as_intensities(self.config.loss, output)
         is_clean = isinstance(self.config.corruption, NoCorruption)
         seen = [originals] if is_clean else [originals, corrupted]
         return {

@@ -38,6 +38,7 @@ from pretrain.gan_config import GROUP, PlayersConfig
 from pretrain.gan_health import GanHealth
 from pretrain.gan_pictures import gan_pictures
 from pretrain.gradient_penalty import Judged, NoPenalty, is_due, penalty
+from pretrain.held_out import Rows
 from pretrain.objective import Objective, to_float
 from pretrain.rotation import TURNS, turned
 from training.errors import InputError
@@ -135,7 +136,7 @@ class Gan(Objective):
             self.encoder_average = MovingCopy(encoder, config.ema)
         self.register_buffer("last_penalty", torch.tensor(0.0))
         self._judges_pairs = head.embedding is not None
-        self._mixes_batch = any(isinstance(part, _BatchNorm) for part in encoder.modules())
+        self._batch_norms = [part for part in encoder.modules() if isinstance(part, _BatchNorm)]
         self._real = real
         self._health: GanHealth | None = None
         self.warnings = [
@@ -204,12 +205,15 @@ class Gan(Objective):
         """What the players minimize."""
         return self.config.loss
 
-    def monitors(self, trained: Tensor, held_out: Tensor, folder: Path) -> Sequence[Monitor]:
+    def monitors(
+        self, images: Tensor, trained: Rows, held_out: Rows, folder: Path
+    ) -> Sequence[Monitor]:
         """Return the one that watches the players and the samples."""
         self._health = GanHealth(
             self,
             self.generator.latent,
             self.encoder.input,
+            images=images,
             trained=trained,
             held_out=held_out,
             reference=self.config.reference,
@@ -248,11 +252,10 @@ class Gan(Objective):
         }
         losses = [discriminator_loss(config.loss, real_logits, f) for f in fake_logits.values()]
         loss = torch.stack(losses).mean()
-        real_told, _ = told_apart(config.loss, real_logits, fake_logits["fake"])
+        told = {name: told_apart(config.loss, real_logits, f) for name, f in fake_logits.items()}
+        real_told, _ = told["fake"]
         metrics = {"accuracy_real": real_told.float().mean()}
-        for name, logits in fake_logits.items():
-            _, told = told_apart(config.loss, real_logits, logits)
-            metrics[f"accuracy_{name}"] = told.float().mean()
+        metrics |= {f"accuracy_{name}": right.float().mean() for name, (_, right) in told.items()}
         metrics["adversarial"] = loss
         if self.training:
             self.inputs.collect(real_told, draws)
@@ -357,7 +360,7 @@ class Gan(Objective):
         return features[rows], None if codes is None else codes[rows]
 
     def _features_apart(self, real: Tensor, *fakes: Tensor) -> Sequence[Tensor]:
-        if not self._mixes_batch:  # one pass is faster than several
+        if not self._batch_norms:  # one pass is faster than several
             return self.encoder(torch.cat([real, *fakes])).split(len(real))
         with self._statistics_kept():
             generated = [self.encoder(fake) for fake in fakes]
@@ -366,13 +369,12 @@ class Gan(Objective):
     @contextmanager
     def _statistics_kept(self) -> Iterator[None]:
         """Normalize by the batch's own statistics and leave the running ones alone."""
-        norms = [part for part in self.encoder.modules() if isinstance(part, _BatchNorm)]
-        for norm in norms:
+        for norm in self._batch_norms:
             norm.track_running_stats = False
         try:
             yield
         finally:
-            for norm in norms:
+            for norm in self._batch_norms:
                 norm.track_running_stats = True
 
     def _clip_weights(self) -> None:

@@ -17,6 +17,7 @@ from models.encoders import InputContract
 from pages.files import write_file
 from pretrain.adversarial import AdversarialLossConfig, told_apart
 from pretrain.gan_pictures import fixed_codes
+from pretrain.held_out import Rows
 from pretrain.objective import to_float
 from pretrain.reference import reference_encoder
 from pretrain.sample_quality import QualityMeasure, SampleQuality
@@ -129,18 +130,20 @@ class GanHealth:
         latent: int,
         contract: InputContract,
         *,
-        trained: Tensor,
-        held_out: Tensor,
+        images: Tensor,
+        trained: Rows,
+        held_out: Rows,
         reference: str | None,
         folder: Path,
     ) -> None:
-        """Take real images, uint8 [N, C, H, W]; of which some thousands are looked at.
+        """Take real images, of which some thousands are looked at.
 
         Args:
             latent: values of a code.
             contract: of the images.
-            trained: images that are trained on.
-            held_out: images that are not, perhaps none.
+            images: uint8 [N, C, H, W].
+            trained: rows of those that are trained on.
+            held_out: rows of those that are not, perhaps none.
             reference: as `reference_encoder` takes it.
             folder: where health.json is written.
         Raises:
@@ -148,7 +151,8 @@ class GanHealth:
         """
         self._players, self._latent = players, latent
         self._trained, self._held_out = (
-            images[:: max(1, len(images) // IMAGES)][:IMAGES] for images in (trained, held_out)
+            images[torch.from_numpy(rows[:: max(1, len(rows) // IMAGES)][:IMAGES])]
+            for rows in (trained, held_out)
         )
         self._path = folder / REPORT
         # Of images held out, where there are enough: samples are to be new ones.

@@ -8,7 +8,6 @@ Shapes: B rows at hand; *I those of the stage's input without the batch axis, *O
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from models.encoders import Encoder
@@ -26,6 +25,7 @@ from pretrain.layer import Layer
 from pretrain.pictures import in_rows
 from pretrain.reconstruction import (
     ReconstructionConfig,
+    as_intensities,
     check_emphasis,
     coded,
     restoration_error,
@@ -120,7 +120,7 @@ class AutoencoderLayer(Layer):
         draws = StepDraws(0, 0, inputs.device, len(inputs), 0, len(inputs))
         corrupted, _ = corrupt(self.config.corruption, inputs, draws)
         output = self.decode(encoder, self.encode(encoder, corrupted))
-        restored = torch.sigmoid(output) if self.config.loss == "bce" else output
+        restored = as_intensities(self.config.loss, output)
         is_clean = isinstance(self.config.corruption, NoCorruption)
         shown = [inputs] if is_clean else [inputs, corrupted]
         return {"reconstructions": in_rows(*shown, restored).clamp(0, 1)}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from data.batches import Batches
 from models.encoders import Encoder
+from pretrain.held_out import Rows
 from training.loop import BatchSource
 from training.monitoring import Monitor
 from training.trainable import Trainable
@@ -39,11 +40,14 @@ class Objective(Trainable):
         """Return the encoder whose artifact the run writes."""
         return self.encoder
 
-    def monitors(self, trained: Tensor, held_out: Tensor, folder: Path) -> Sequence[Monitor]:
+    def monitors(
+        self, images: Tensor, trained: Rows, held_out: Rows, folder: Path
+    ) -> Sequence[Monitor]:
         """Return what is measured of this objective besides, now and then. Called once in a run.
 
         Args:
-            trained, held_out: uint8 [N, C, H, W], all images of either kind, or a sample of them.
+            images: uint8 [N, C, H, W], all, perhaps on disk.
+            trained, held_out: rows of those that are trained on, and of those that are not.
             folder: the run's, for files of their own.
         """
         return []

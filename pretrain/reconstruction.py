@@ -101,6 +101,11 @@ def errors(name: ErrorName, output: Tensor, target: Tensor, reduction: str) -> T
             return F.huber_loss(output, target, reduction=reduction, delta=HUBER_DELTA)
 
 
+def as_intensities(name: ErrorName, output: Tensor) -> Tensor:
+    """Return an output as pictures to show; for `bce` it holds logits."""
+    return torch.sigmoid(output) if name == "bce" else output
+
+
 def check_emphasis(config: ReconstructionConfig, *, key: str) -> None:
     """Refuse an emphasis where no values are chosen to be corrupted, or on nothing at all.
 

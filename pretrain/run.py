@@ -18,7 +18,7 @@ from models.artifact import save_encoder
 from pretrain.build import build_objective
 from pretrain.config import PretrainConfig
 from pretrain.gan_health import REPORT
-from pretrain.held_out import HeldOutLoss, Rows, split_rows
+from pretrain.held_out import HeldOutLoss, split_rows
 from pretrain.objective import Objective
 from pretrain.probe import OnlineProbe
 from training.compute import make_accelerator
@@ -85,9 +85,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
     trained_on = _trained_on(config, store)
     provenance: dict[str, Any] = {"seed": config.seed, "data": trained_on}
     rows, kept_out = split_rows(len(store), config.data.held_out)
-    monitors: list[Monitor] = [
-        *objective.monitors(_some(store, rows), _some(store, kept_out), folder)
-    ]
+    monitors: list[Monitor] = [*objective.monitors(store.images, rows, kept_out, folder)]
     if config.data.held_out > 0:
         compared = objective.compared
         monitors.append(
@@ -184,10 +182,6 @@ def make_trainer(
         regularization=config.regularization,
         average=config.average,
     )
-
-
-def _some(store: ResidentStore, rows: Rows) -> Tensor:
-    return store.images[torch.from_numpy(rows[:: max(1, len(rows) // _SAMPLE)])]
 
 
 def _print_facts(facts: Mapping[str, JsonValue]) -> None:

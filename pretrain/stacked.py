@@ -24,7 +24,7 @@ from pretrain.layer_autoencoder import AutoencoderLayer, AutoencoderLayerConfig
 from pretrain.layer_rbm import RbmConfig, RbmLayer
 from pretrain.objective import Objective, to_float
 from pretrain.pictures import first_layer_filters, in_rows
-from pretrain.reconstruction import ErrorName, errors
+from pretrain.reconstruction import ErrorName, as_intensities, errors
 from pretrain.stage_inputs import Below, StageInputs, features_at_rest
 from training.errors import InputError
 from training.loop import BatchSource
@@ -321,7 +321,7 @@ class Stacked(Objective):
             restored = begun
         if restored:
             rows = [self._restore(originals, stage) for stage in restored]
-            rows = [torch.sigmoid(row) if self._error == "bce" else row for row in rows]
+            rows = [as_intensities(self._error, row) for row in rows]
             pictures["reconstructions"] = in_rows(originals, *rows).clamp(0, 1)
         elif (samples := self._samples(begun)) is not None:
             pictures["samples"] = samples.clamp(0, 1)

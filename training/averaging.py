@@ -1,7 +1,7 @@
 """Averages of the weights over the steps, by kind, for export and previews."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Annotated, Literal
@@ -60,6 +60,20 @@ def ema_share(decay: float, step: int) -> float:
     return 1 - min(decay, (1 + step) / (10 + step))
 
 
+@torch.no_grad()
+def move_averages(pairs: Sequence[tuple[Tensor, Tensor]], share: float) -> None:
+    """Move averages towards values, (average, value) each, by a share in [0, 1]; copy integers."""
+    floating = [pair for pair in pairs if pair[0].is_floating_point()]
+    # Shared-out parameters and whole buffers cannot stand in one call.
+    for spread in (False, True):
+        same = [pair for pair in floating if is_spread(pair[0]) is spread]
+        if same:
+            torch._foreach_lerp_([a for a, _ in same], [value for _, value in same], share)
+    for average, value in pairs:
+        if not average.is_floating_point():
+            average.copy_(value)
+
+
 class ParameterAverage:
     """Averages a module's parameters and floating buffers; copies its integer buffers.
 
@@ -91,16 +105,7 @@ class ParameterAverage:
         if not self._averages:
             self._averages = {name: value.clone() for name, value in self._values.items()}
             return
-        pairs = [(self._averages[name], value) for name, value in self._values.items()]
-        floating = [pair for pair in pairs if pair[0].is_floating_point()]
-        # Shared-out parameters and whole buffers cannot stand in one call.
-        for spread in (False, True):
-            same = [pair for pair in floating if is_spread(pair[0]) is spread]
-            if same:
-                torch._foreach_lerp_([a for a, _ in same], [value for _, value in same], share)
-        for average, value in pairs:
-            if not average.is_floating_point():
-                average.copy_(value)
+        move_averages([(self._averages[name], v) for name, v in self._values.items()], share)
 
     def _share(self, step: int) -> float | None:
         """Return how much of the average a step's values make up; None: they do not count."""

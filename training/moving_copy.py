@@ -4,10 +4,9 @@ import copy
 from itertools import chain
 from typing import Generic, TypeVar
 
-import torch
 from torch import nn
 
-from training.averaging import ema_share
+from training.averaging import ema_share, move_averages
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -28,7 +27,6 @@ class MovingCopy(nn.Module, Generic[Module]):
         self.module.requires_grad_(False).eval()
         self._decay = decay
 
-    @torch.no_grad()
     def follow(self, followed: Module, step: int) -> None:
         """Take in the values after a step, counted from 0; integer buffers are copied."""
         ours, theirs = (
@@ -36,12 +34,7 @@ class MovingCopy(nn.Module, Generic[Module]):
             for m in (self.module, followed)
         )
         pairs = list(zip(ours, theirs, strict=True))
-        floating = [pair for pair in pairs if pair[0].is_floating_point()]
-        share = ema_share(self._decay, step)
-        torch._foreach_lerp_([a for a, _ in floating], [b for _, b in floating], share)
-        for average, value in pairs:
-            if not average.is_floating_point():
-                average.copy_(value)
+        move_averages(pairs, ema_share(self._decay, step))
 
     def train(self, mode: bool = True) -> "MovingCopy[Module]":
         """Stay in eval mode."""

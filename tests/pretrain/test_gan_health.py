@@ -96,7 +96,9 @@ class Game:
 def measured(game: Game, folder: Path, **others: Any) -> tuple[dict[str, float], dict[str, Any]]:
     """What is logged after 7 steps, and what health.json then says."""
     known: dict[str, Any] = {"trained": REAL, "held_out": REAL[:0], "reference": None, **others}
-    monitor = GanHealth(game, 5, CONTRACT, folder=folder, **known)
+    images = torch.cat([known["trained"], known["held_out"]])
+    known["trained"], known["held_out"] = np.split(np.arange(len(images)), [len(known["trained"])])
+    monitor = GanHealth(game, 5, CONTRACT, images=images, folder=folder, **known)
     values = monitor(7, gan())
     assert list(values) == list(monitor.names)
     report = json.loads((folder / REPORT).read_text())
@@ -152,7 +154,7 @@ def test_accuracies_are_shares_of_images_told_right(tmp_path: Path) -> None:
 def test_a_gan_is_measured_by_its_averaged_generator(tmp_path: Path) -> None:
     """With any number of images, and groups of four that they do not fill."""
     module = gan({"minibatch_std": True}).eval()
-    (monitor,) = module.monitors(FEW[:63], FEW[:9], tmp_path)
+    (monitor,) = module.monitors(FEW, np.arange(63), np.arange(9), tmp_path)
     assert module.facts(FEW) == {}
     before = dict(monitor(1, module))
     with torch.no_grad():
