@@ -21,9 +21,8 @@ from torch.nn import functional as F
 
 from benchmarks.comparison import Comparison, report
 from benchmarks.interleaved import WARMUP_STEPS, median_rates
-from benchmarks.our_loop import OneBatch, our_step, our_trainer
+from benchmarks.our_loop import OneBatch, one_batch, our_step, our_trainer
 from data.augment import Augment
-from data.batches import Batches
 from data.store import open_store
 from pretrain.build import build_objective
 from pretrain.config import PretrainConfig
@@ -43,8 +42,9 @@ def bare_step(config: PretrainConfig, gan: Gan, source: OneBatch) -> Callable[[]
     objective = gan.config
     penalty = objective.penalty
     assert isinstance(penalty, ZeroCentred) and penalty.fake == 0
-    discriminator = torch.nn.Sequential(gan.encoder, gan.head).to(memory_format=torch.channels_last)
-    generator = gan.generator.to(memory_format=torch.channels_last)
+    gan.to(source.device, memory_format=torch.channels_last)
+    discriminator = torch.nn.Sequential(gan.encoder, gan.head)
+    generator = gan.generator
     average = gan.generator_average.module
     augment = Augment(objective.inputs.augment)
     d_optimizer, g_optimizer = (
@@ -53,8 +53,11 @@ def bare_step(config: PretrainConfig, gan: Gan, source: OneBatch) -> Callable[[]
         )
         for player in (discriminator, generator)
     )
-    draw = torch.Generator().manual_seed(0)
+    draw = torch.Generator(source.device).manual_seed(0)
     size, taken = source.batch_size, 0
+
+    def codes() -> torch.Tensor:
+        return torch.randn(size, generator.latent, generator=draw, device=source.device)
 
     def changed(images: torch.Tensor) -> torch.Tensor:
         return augment.apply(images, augment.draw(size, draw))
@@ -65,7 +68,9 @@ def bare_step(config: PretrainConfig, gan: Gan, source: OneBatch) -> Callable[[]
         images = to_float(source.batch(0)["images"])
         discriminator.requires_grad_(True)
         with torch.no_grad():
-            fakes = generator(torch.randn(size, generator.latent, generator=draw))
+            fakes = generator(
+                torch.randn(size, generator.latent, generator=draw, device=source.device)
+            )
         real = changed(images)
         logits = discriminator(torch.cat([real, changed(fakes)]))
         loss = (F.softplus(-logits[:size]) + F.softplus(logits[size:])).mean()
@@ -79,7 +84,7 @@ def bare_step(config: PretrainConfig, gan: Gan, source: OneBatch) -> Callable[[]
         d_optimizer.step()
 
         discriminator.requires_grad_(False)
-        fakes = generator(torch.randn(size, generator.latent, generator=draw))
+        fakes = generator(codes())
         loss = F.softplus(-discriminator(changed(fakes))).mean()
         g_optimizer.zero_grad()
         loss.backward()
@@ -105,7 +110,7 @@ def main() -> int:
     pattern = str(args.folder / "train-*.tar")
     config = load_config(PretrainConfig, args.preset, [f"data.shards={pattern}"])
     store = open_store(pattern)
-    source = OneBatch(Batches(store.images, batch_size=config.batch_size, seed=0))
+    source = one_batch(store.images, config.batch_size)
     gan = build_objective(config, store.images)
     assert isinstance(gan, Gan)
     total_steps = args.rounds * (args.steps + WARMUP_STEPS)

@@ -4,6 +4,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
+import torch
+
 WARMUP_STEPS = 5
 
 
@@ -11,9 +13,11 @@ def images_per_second(step: Callable[[], None], steps: int, batch_size: int) -> 
     """Return the rate of `steps` calls after a few that do not count."""
     for _ in range(WARMUP_STEPS):
         step()
+    _finish()
     began = time.perf_counter()
     for _ in range(steps):
         step()
+    _finish()
     return steps * batch_size / (time.perf_counter() - began)
 
 
@@ -31,3 +35,8 @@ def median_rates(
             rates[name].append(rate)
             print(f"round {number + 1}: {name}: {rate:,.0f} images/s", flush=True)
     return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def _finish() -> None:
+    if torch.cuda.is_available():  # which is told its work and does it later
+        torch.cuda.synchronize()

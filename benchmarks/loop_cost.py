@@ -27,8 +27,7 @@ from torch.nn import functional as F
 
 from benchmarks.comparison import Comparison, report
 from benchmarks.interleaved import WARMUP_STEPS, median_rates
-from benchmarks.our_loop import OneBatch, our_step, our_trainer
-from data.batches import Batches
+from benchmarks.our_loop import OneBatch, one_batch, our_step, our_trainer
 from data.store import open_store
 from models.decoders import build_decoder
 from models.encoders import InputContract, build_encoder
@@ -54,7 +53,8 @@ def bare_step(
     """Return a step as one writes it by hand, with the same networks, draws and optimizer."""
     encoder = build_encoder(config.encoder, contract, seed=0)
     decoder = build_decoder(config.decoder, encoder, seed=1)
-    network = torch.nn.Sequential(encoder, decoder).to(memory_format=torch.channels_last)
+    network = torch.nn.Sequential(encoder, decoder)
+    network.to(source.device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=1e-2, betas=(0.9, 0.95), weight_decay=0.01, fused=True
     )
@@ -102,7 +102,7 @@ def main() -> int:
     store = open_store(pattern)
     config = PretrainConfig(name="benchmark", steps=1, data=DataConfig(shards=pattern))
     contract = input_contract(store.images)
-    source = OneBatch(Batches(store.images, batch_size=BATCH_SIZE, seed=0))
+    source = one_batch(store.images, BATCH_SIZE)
     total_steps = args.rounds * (args.steps + WARMUP_STEPS)
 
     def trainer(**compute: bool) -> Trainer:

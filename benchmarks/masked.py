@@ -17,8 +17,7 @@ from pathlib import Path
 
 from benchmarks.comparison import Comparison, report
 from benchmarks.interleaved import WARMUP_STEPS, median_rates
-from benchmarks.our_loop import OneBatch, our_step, our_trainer
-from data.batches import Batches
+from benchmarks.our_loop import one_batch, our_step, our_trainer
 from data.store import open_store
 from pretrain.config import DataConfig, PretrainConfig
 from training.compute import ComputeConfig
@@ -44,7 +43,7 @@ def main() -> int:
 
     pattern = str(args.folder / "train-*.tar")
     store = open_store(pattern)
-    source = OneBatch(Batches(store.images, batch_size=BATCH_SIZE, seed=0))
+    source = one_batch(store.images, BATCH_SIZE)
     loops = {}
     for name, encoder in ENCODERS.items():
         for mask in (ONE_CELL, MASK):

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from benchmarks.comparison import Comparison, report
 from benchmarks.interleaved import WARMUP_STEPS, median_rates
-from benchmarks.our_loop import OneBatch, our_step, our_trainer
-from data.batches import Batches
+from benchmarks.our_loop import one_batch, our_step, our_trainer
 from data.store import open_store
 from pretrain.config import PretrainConfig
 from training.compute import ComputeConfig
@@ -45,7 +44,7 @@ def main() -> int:
         ours = load_config(PretrainConfig, str(PRESETS / f"{preset}.yaml"), [])
         values = ours.model_dump(exclude={"decoder"}) | {"objective": PLAIN}
         peer = PretrainConfig.model_validate(values)
-        source = OneBatch(Batches(store.images, batch_size=ours.batch_size, seed=0))
+        source = one_batch(store.images, ours.batch_size)
         loops = {}
         for name, config in (("plain", peer), (preset, ours)):
             trainer = our_trainer(

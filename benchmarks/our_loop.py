@@ -16,11 +16,17 @@ class OneBatch:
     """The first batch, again and again: loading at no cost."""
 
     def __init__(self, batches: Batches) -> None:
-        self.batch_size = batches.batch_size
+        self.batch_size, self.device = batches.batch_size, batches.device
         self._batch = batches.batch(0)
 
     def batch(self, step: int, start: int = 0, stop: int | None = None) -> Batch:
         return {name: value[start:stop] for name, value in self._batch.items()}
+
+
+def one_batch(images: Tensor, batch_size: int) -> OneBatch:
+    """Return a batch of images uint8 [N, C, H, W], on the device that runs compute on."""
+    device = make_accelerator(ComputeConfig()).device
+    return OneBatch(Batches(images, batch_size=batch_size, seed=0, device=device))
 
 
 def our_trainer(

@@ -5,7 +5,8 @@
 The same denoising autoencoder (widths 32/64/128, augment-as-corruption, AdamW, batch 256) is
 trained in turn by
 
-- the peer: webdataset + Pillow + DataLoader (best of 0, 1 and 2 workers), eager, NCHW;
+- the peer: webdataset + Pillow + DataLoader (best of no workers, one for every two cores and one
+  for each), eager, NCHW;
 - ours: resident store, channels last, the loop that `python -m pretrain` runs;
 - one batch: our step on one batch held in memory, which no way of loading can beat.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,7 +41,7 @@ from models.encoders import InputContract, build_encoder
 from pretrain.config import DataConfig, PretrainConfig
 from pretrain.corruption import corrupt
 from pretrain.networks import input_contract
-from training.compute import ComputeConfig
+from training.compute import ComputeConfig, make_accelerator
 from training.randomness import StepDraws
 
 ROUNDS = 3
@@ -62,20 +64,25 @@ def peer_batches(shards: list[Path], batch_size: int, workers: int) -> Iterator[
         .batched(batch_size, partial=False, collation_fn=torch.stack)
         .repeat()  # the pipeline starts over by itself; a new DataLoader would cost the peer time
     )
-    return iter(wds.WebLoader(dataset, batch_size=None, num_workers=min(workers, len(shards))))
+    workers = min(workers, len(shards))
+    pinned = torch.cuda.is_available()
+    return iter(wds.WebLoader(dataset, batch_size=None, num_workers=workers, pin_memory=pinned))
 
 
 def peer_step(
-    config: PretrainConfig, batches: Iterator[Tensor], contract: InputContract
+    config: PretrainConfig,
+    batches: Iterator[Tensor],
+    contract: InputContract,
+    device: torch.device,
 ) -> Callable[[], None]:
     """Return a function that takes one step of the plain loop at each call."""
     encoder = build_encoder(config.encoder, contract, seed=0)
     decoder = build_decoder(config.decoder, encoder, seed=1)
-    network = torch.nn.Sequential(encoder, decoder)
+    network = torch.nn.Sequential(encoder, decoder).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.01)
 
     def step() -> None:
-        images = next(batches).float().div(255)
+        images = next(batches).to(device, non_blocking=True).float().div(255)
         draws = StepDraws(0, 0, images.device, len(images), 0, len(images))
         loss = F.mse_loss(
             network(corrupt(config.objective.corruption, images, draws).images), images
@@ -101,15 +108,17 @@ def main() -> int:
     config = PretrainConfig(name="benchmark", steps=1, data=DataConfig(shards=pattern))
     contract = input_contract(store.images)
     compute = ComputeConfig(compile=args.compile)
-    batches = Batches(store.images, batch_size=args.batch_size, seed=0)
+    device = make_accelerator(compute).device
+    batches = Batches(store.images, batch_size=args.batch_size, seed=0, device=device)
 
+    cores = os.cpu_count() or 1
     total_steps = ROUNDS * (args.steps + WARMUP_STEPS)
     loops = {
         **{
             f"peer, {workers} workers": peer_step(
-                config, peer_batches(shards, args.batch_size, workers), contract
+                config, peer_batches(shards, args.batch_size, workers), contract, device
             )
-            for workers in (0, 1, 2)
+            for workers in sorted({0, cores // 2, cores})
         },
         **{
             name: our_step(
