@@ -110,7 +110,7 @@ def main() -> int:
     pattern = str(args.folder / "train-*.tar")
     config = load_config(PretrainConfig, args.preset, [f"data.shards={pattern}"])
     store = open_store(pattern)
-    source = one_batch(store.images, config.batch_size)
+    source = one_batch(store.images, config.batch_size, ComputeConfig())
     gan = build_objective(config, store.images)
     assert isinstance(gan, Gan)
     total_steps = args.rounds * (args.steps + WARMUP_STEPS)

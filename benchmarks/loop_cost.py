@@ -102,7 +102,7 @@ def main() -> int:
     store = open_store(pattern)
     config = PretrainConfig(name="benchmark", steps=1, data=DataConfig(shards=pattern))
     contract = input_contract(store.images)
-    source = one_batch(store.images, BATCH_SIZE)
+    source = one_batch(store.images, BATCH_SIZE, ComputeConfig())
     total_steps = args.rounds * (args.steps + WARMUP_STEPS)
 
     def trainer(**compute: bool) -> Trainer:

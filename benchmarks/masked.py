@@ -43,7 +43,7 @@ def main() -> int:
 
     pattern = str(args.folder / "train-*.tar")
     store = open_store(pattern)
-    source = one_batch(store.images, BATCH_SIZE)
+    source = one_batch(store.images, BATCH_SIZE, ComputeConfig())
     loops = {}
     for name, encoder in ENCODERS.items():
         for mask in (ONE_CELL, MASK):

@@ -44,7 +44,7 @@ def main() -> int:
         ours = load_config(PretrainConfig, str(PRESETS / f"{preset}.yaml"), [])
         values = ours.model_dump(exclude={"decoder"}) | {"objective": PLAIN}
         peer = PretrainConfig.model_validate(values)
-        source = one_batch(store.images, ours.batch_size)
+        source = one_batch(store.images, ours.batch_size, compute)
         loops = {}
         for name, config in (("plain", peer), (preset, ours)):
             trainer = our_trainer(

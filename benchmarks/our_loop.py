@@ -23,9 +23,7 @@ class OneBatch:
         return {name: value[start:stop] for name, value in self._batch.items()}
 
 
-def one_batch(
-    images: Tensor, batch_size: int, compute: ComputeConfig = ComputeConfig()
-) -> OneBatch:
+def one_batch(images: Tensor, batch_size: int, compute: ComputeConfig) -> OneBatch:
     """Return a batch of images uint8 [N, C, H, W], on the device that `compute` gives."""
     device = make_accelerator(compute).device
     return OneBatch(Batches(images, batch_size=batch_size, seed=0, device=device))
