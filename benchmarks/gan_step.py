@@ -49,7 +49,7 @@ def bare_step(config: PretrainConfig, gan: Gan, source: OneBatch) -> Callable[[]
     augment = Augment(objective.inputs.augment)
     d_optimizer, g_optimizer = (
         torch.optim.AdamW(
-            player.parameters(), lr=2e-3, betas=(0.5, 0.99), weight_decay=0.01, fused=True
+            player.parameters(), lr=2e-3, betas=(0.5, 0.95), weight_decay=0.01, fused=True
         )
         for player in (discriminator, generator)
     )
