@@ -22,9 +22,6 @@ from training.errors import InputError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-# Compiling takes 20 to 40 seconds. On the CPUs measured (AVX2) a compiled step is no faster than an
-# eager one in channels last (docs/benchmarks.md).
-COMPILE_PAYS_FROM_STEPS = 20_000
 # A collective that gives up does not know for whom it waited; the rank watch, which does, is first.
 _COLLECTIVE_TIMEOUT_FACTOR = 1.25
 
@@ -37,10 +34,10 @@ class ComputeConfig(BaseModel):
     mixed_precision: Literal["no", "bf16", "fp16"] = Field(
         default="no", description="Precision of matrix products and convolutions; fp16 needs a GPU."
     )
-    compile: bool | Literal["auto"] = Field(
-        default="auto",
-        description=f"torch.compile; auto: on a GPU, from {COMPILE_PAYS_FROM_STEPS} steps on. "
-        "Eager where there is no compiler.",
+    compile: bool = Field(
+        default=False,
+        description="torch.compile, 20 to 40 seconds before the first step; eager where there is "
+        "no compiler. Measure first: networks for small images run no faster (docs/benchmarks.md).",
     )
     channels_last: bool = Field(
         default=True, description="Keep channels innermost in memory: faster convolutions."
@@ -122,7 +119,6 @@ def compile_networks(
     config: ComputeConfig,
     *,
     device: torch.device,
-    total_steps: int,
 ) -> str:
     """Compile modules in place where the config asks for it and the machine can.
 
@@ -130,10 +126,7 @@ def compile_networks(
         How they run: "compiled", "eager", or "eager (…)" with the reason where compiling was
         asked for.
     """
-    asked = config.compile
-    if asked == "auto":
-        asked = device.type != "cpu" and total_steps >= COMPILE_PAYS_FROM_STEPS
-    if not asked:
+    if not config.compile:
         return "eager"
     if config.distribution == "fsdp2" and torch.distributed.is_initialized():
         return "eager (compute.compile: not with compute.distribution fsdp2)"

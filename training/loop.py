@@ -139,9 +139,7 @@ class Trainer:
         self._recent_losses: dict[str, deque[float]] = {
             phase.name: deque(maxlen=_REMEMBERED_LOSSES) for phase in phases
         }
-        self.execution = compile_networks(
-            trainable.networks(), compute, device=self.device, total_steps=total_steps
-        )
+        self.execution = compile_networks(trainable.networks(), compute, device=self.device)
         self._module: nn.Module = trainable
         if ranks > 1 and not self._is_sharded:
             self._module = self._distribute(len(phases))
