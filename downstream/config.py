@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from data.store import ReadingConfig
 from downstream.features import FeaturesConfig
-from downstream.linear_head import HeadConfig
+from downstream.heads.build import HeadConfig
+from downstream.heads.softmax import SoftmaxConfig
 from downstream.recipes import FitConfig, Recipe
 
 Arm = Literal["frozen", "finetuned", "random_frozen", "scratch", "raw_logistic"]
@@ -55,7 +56,7 @@ class CurveConfig(BaseModel):
     )
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = ARMS
     features: FeaturesConfig = FeaturesConfig()
-    head: HeadConfig = HeadConfig()
+    head: HeadConfig = SoftmaxConfig()
     scratch: FitConfig = FitConfig()
     finetune: FitConfig = FitConfig(recipe=Recipe(head_steps=50))
     workers: PositiveInt | None = Field(

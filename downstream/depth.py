@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraint
 
 from downstream.config import CurveConfig, StudyDataConfig
 from downstream.features import FeaturesConfig
-from downstream.linear_head import HeadConfig
+from downstream.heads.build import HeadConfig
+from downstream.heads.softmax import SoftmaxConfig
 from downstream.results import read_rows
 from downstream.statistics import Interval, mean_interval
 from downstream.study import RESULTS, run_study
@@ -50,7 +51,7 @@ class DepthConfig(BaseModel):
     features: FeaturesConfig = Field(
         FeaturesConfig(), description="as in a study; the stages are those up to each depth"
     )
-    head: HeadConfig = HeadConfig()
+    head: HeadConfig = SoftmaxConfig()
     workers: PositiveInt | None = Field(
         None, description="processes that fit heads, one thread each; null: one per core"
     )

@@ -1,12 +1,11 @@
-"""Arms that fit a linear head on fixed features: frozen, random_frozen and raw_logistic.
+"""Arms that fit a head on fixed features: frozen, random_frozen and raw_logistic.
 
 Shapes: D draws, N labelled rows, M test rows, F features, C classes.
 """
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.labels import stratified_folds
 from downstream.config import Arm, CurveConfig
 from downstream.features import cached_features, calibrate_batch_norm, feature_count
+from downstream.heads.build import fit_heads, head_flops
+from downstream.heads.problems import FittedHead, Problems, all_logits, held_out_folds
 from downstream.inputs import LabelledImages, StudyInputs, fresh_encoder
-from downstream.linear_head import HeadChoice, HeadConfig, choose_heads, fit_heads, standardize
 from downstream.metrics import classification_scores
 from downstream.results import Row, RowKey
 from models.encoders import Encoder
@@ -117,20 +116,17 @@ def head_rows(
         draws: for each draw the rows of its `budget` labels [N], in the order of the budget.
     """
     began = time.perf_counter()
-    heads: list[tuple[HeadChoice, Tensor, Tensor]] = []
+    heads: list[FittedHead] = []
     bytes_per_draw = 4 * budget * max(budget, features.train.shape[1])
     at_once = max(1, _BYTES_AT_ONCE // bytes_per_draw)
     for first in range(0, len(draws), at_once):
         numbered = dict(enumerate(draws[first : first + at_once], start=first))
         heads += _fit_draws(numbered, features, inputs, config, device)
     # The test set is read here and nowhere before: all choices are made.
-    weights = torch.cat([weight for _, weight, _ in heads], dim=1)  # [F, D * C]
-    biases = torch.cat([bias for _, _, bias in heads])
-    logits = torch.from_numpy(features.test) @ weights + biases
+    logits = all_logits(heads, torch.from_numpy(features.test)).numpy()
     seconds = (time.perf_counter() - began) / len(draws)
     rows = []
-    for draw, (choice, _, _) in enumerate(heads):
-        own = logits[:, draw * inputs.classes : (draw + 1) * inputs.classes].numpy()
+    for draw, head in enumerate(heads):
         rows.append(
             Row(
                 arm=arm,
@@ -138,25 +134,21 @@ def head_rows(
                 labels_used=len(draws[draw]),
                 draw=draw,
                 seed=seed,
-                **classification_scores(own, inputs.test.labels.numpy())._asdict(),
+                **classification_scores(logits[draw], inputs.test.labels.numpy())._asdict(),
                 seconds=seconds,
-                choices=asdict(choice),
+                choices=head.choices,
             )
         )
     return rows
 
 
-def head_flops(key: RowKey, inputs: StudyInputs, config: CurveConfig) -> int:
+def arm_flops(key: RowKey, inputs: StudyInputs, config: CurveConfig) -> int:
     """Return about how many floating-point operations choosing and fitting one head takes."""
-    head = config.head
     shapes = {stage.name: stage.shape for stage in inputs.encoders[0].header.stages}
     features = feature_count(shapes, config.features)
     if key.arm == "raw_logistic":
         features = inputs.train.images[0].numel()
-    rotated = key.budget if 2 * key.budget <= features else features
-    held_out = min(head.folds, math.ceil(head.validation_labels * head.folds / key.budget))
-    heads = held_out * len(head.strengths) + 1
-    return 4 * head.steps * heads * inputs.classes * key.budget * rotated
+    return head_flops(config.head, key.budget, features, inputs.classes)
 
 
 def _fit_draws(
@@ -165,48 +157,15 @@ def _fit_draws(
     inputs: StudyInputs,
     config: CurveConfig,
     device: torch.device,
-) -> list[tuple[HeadChoice, Tensor, Tensor]]:
-    """Return for each draw its choice, weight [F, C] and bias [C], on the CPU."""
-    standardized = [
-        standardize(features.labelled(rows).to(device), floor=config.features.std_floor)
-        for rows in draws.values()
-    ]
-    rows = torch.stack([part for part, _ in standardized])
-    labels = {draw: inputs.train.labels[torch.from_numpy(r)] for draw, r in draws.items()}
-    folds = _folds(labels, config.head, seed=config.seed)
-    stacked = torch.stack(list(labels.values())).to(device)
-    if folds is None:
-        choices = [_without_validation(config.head)] * len(draws)
-    else:
-        choices = choose_heads(rows, stacked, folds.to(device), config.head, classes=inputs.classes)
-    fitted = fit_heads(rows, stacked, choices, config.head, classes=inputs.classes)
-    heads = []
-    for choice, (_, standardizer), head in zip(choices, standardized, fitted, strict=True):
-        weight, bias = standardizer.on_raw_features(*head)
-        heads.append((choice, weight.cpu(), bias.cpu()))
-    return heads
-
-
-def _folds(labels: Mapping[int, Tensor], config: HeadConfig, *, seed: int) -> Tensor | None:
-    """Return the fold [D, N] in which each row is held out, -1 for never.
-
-    None where hardly any class has a second label to hold out.
-    """
-    counts = [torch.unique(own, return_counts=True)[1] for own in labels.values()]
-    fewest = min(int(count.min()) for count in counts)
-    num_labels = min(int(count.sum()) for count in counts)
-    if fewest < 2 and num_labels < 2 * max(len(count) for count in counts):
-        return None
-    folds = min(config.folds, max(2, fewest))
-    held_out = min(folds, math.ceil(config.validation_labels * folds / num_labels))
-    by_draw = [
-        stratified_folds(own.numpy(), folds, seed=derive_seed(seed, "head/folds", draw))
-        for draw, own in labels.items()
-    ]
-    fold = torch.from_numpy(np.stack(by_draw))
-    return torch.where(fold < held_out, fold, -1)
-
-
-def _without_validation(config: HeadConfig) -> HeadChoice:
-    """The strongest penalty: what few labels want where none can be held out."""
-    return HeadChoice(config.strengths[-1], config.steps, folds=0, cv_accuracy=None, cv_nll=None)
+) -> Sequence[FittedHead]:
+    labels = torch.stack([inputs.train.labels[torch.from_numpy(rows)] for rows in draws.values()])
+    seeds = [derive_seed(config.seed, "head/folds", draw) for draw in draws]
+    folds = held_out_folds(labels, config.head, seeds)
+    problems = Problems(
+        torch.stack([features.labelled(rows) for rows in draws.values()]).to(device),
+        labels.to(device),
+        None if folds is None else folds.to(device),
+        inputs.classes,
+        config.features.std_floor,
+    )
+    return fit_heads(problems, config.head)

@@ -9,7 +9,7 @@ import numpy as np
 
 from downstream.config import HEAD_ARMS, CurveConfig
 from downstream.costs import TRAINING_PASSES, forward_flops
-from downstream.head_arms import fixed_features, head_flops, head_rows
+from downstream.head_arms import arm_flops, fixed_features, head_rows
 from downstream.inputs import StudyInputs
 from downstream.plan import Group, draw_rows
 from downstream.results import Row
@@ -59,6 +59,6 @@ class Workbench:
     def flops(self, group: Group) -> int:
         """Return about how many floating-point operations a group takes."""
         if group[0].arm in HEAD_ARMS:
-            return len(group) * head_flops(group[0], self.inputs, self.config)
+            return len(group) * arm_flops(group[0], self.inputs, self.config)
         images = sum(expected_images(key, self.config) for key in group)
         return TRAINING_PASSES * images * self._flops_per_image

@@ -71,7 +71,7 @@ def study(digits, encoders, tmp_path):
             "budgets": [20, 60],
             "draws": 2,
             "features": {"grid": 2},
-            "head": {"steps": 40},
+            "head": {"kind": "softmax", "steps": 40},
             "scratch": {"recipe": {"steps": 15}},
             "finetune": {"recipe": {"steps": 15, "head_steps": 5}},
             "workers": 2,

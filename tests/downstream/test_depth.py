@@ -20,7 +20,7 @@ def depth(digits: Path, encoders: list[Path], tmp_path: Path) -> Path:
         "budget": 60,
         "draws": 2,
         "features": {"grid": 2},
-        "head": {"steps": 40},
+        "head": {"kind": "softmax", "steps": 40},
     }
     path = tmp_path / "depth.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))

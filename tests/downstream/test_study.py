@@ -67,7 +67,7 @@ def uninterrupted(digits, encoders, tmp_path_factory):
                 "budgets": [20, 60],
                 "draws": 2,
                 "features": {"grid": 2},
-                "head": {"steps": 40},
+                "head": {"kind": "softmax", "steps": 40},
                 "scratch": {"recipe": {"steps": 15}, "draws_from": {60: 1}},
                 "finetune": {"recipe": {"steps": 15, "head_steps": 5}},
                 "workers": 2,

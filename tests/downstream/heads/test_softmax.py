@@ -6,15 +6,15 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from downstream.linear_head import (
-    HeadChoice,
-    HeadConfig,
-    choose_heads,
-    fit_heads,
-    standardize,
+from downstream.heads.softmax import (
+    SoftmaxChoice,
+    SoftmaxConfig,
+    choose_strengths,
+    fit_chosen,
 )
+from downstream.heads.standardize import standardize
 
-CONVERGED = HeadConfig(steps=1500, evaluations=1, lr=0.3)
+CONVERGED = SoftmaxConfig(steps=1500, evaluations=1, lr=0.3)
 
 
 def problem(num_rows: int, *, repeats: int = 1) -> tuple[torch.Tensor, ...]:
@@ -27,8 +27,8 @@ def problem(num_rows: int, *, repeats: int = 1) -> tuple[torch.Tensor, ...]:
     return x[:num_rows], y[:num_rows], x[num_rows:], y[num_rows:]
 
 
-def fixed(strength: float, steps: int) -> HeadChoice:
-    return HeadChoice(strength, steps, folds=0, cv_accuracy=None, cv_nll=None)
+def fixed(strength: float, steps: int) -> SoftmaxChoice:
+    return SoftmaxChoice(strength, steps, folds=0, cv_accuracy=None, cv_nll=None)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_converged_head_is_scikit_learns(num_rows, repeats):
     x, y, x_test, y_test = problem(num_rows, repeats=repeats)
     rows, standardizer = standardize(x, floor=0.1)
     assert (standardizer.rotation is not None) == (repeats > 1)
-    [head] = fit_heads(rows[None], y[None], [fixed(0.03, 1500)], CONVERGED, classes=10)
+    [head] = fit_chosen(rows[None], y[None], [fixed(0.03, 1500)], CONVERGED, classes=10)
     weight, bias = standardizer.on_raw_features(*head)
     ours = x_test @ weight + bias
 
@@ -65,10 +65,10 @@ def test_cross_validation_equals_heads_fitted_one_by_one():
     """Masked heads that share their products are the heads of the folds' own rows."""
     x, y, _, _ = problem(80)
     rows, _ = standardize(x, floor=0.1)
-    config = HeadConfig(strengths=(0.01, 0.1), steps=30, evaluations=2, folds=4)
+    config = SoftmaxConfig(strengths=(0.01, 0.1), steps=30, evaluations=2, folds=4)
     folds = torch.arange(80) % 4
     folds[folds == 3] = -1  # never held out
-    [choice] = choose_heads(rows[None], y[None], folds[None], config, classes=10)
+    [choice] = choose_strengths(rows[None], y[None], folds[None], config, classes=10)
 
     found = {}
     for strength in config.strengths:
@@ -76,7 +76,7 @@ def test_cross_validation_equals_heads_fitted_one_by_one():
             losses, hits = [], []
             for fold in range(3):
                 inside = folds != fold
-                [(weight, bias)] = fit_heads(
+                [(weight, bias)] = fit_chosen(
                     rows[inside][None],
                     y[inside][None],
                     [fixed(strength, steps)],
@@ -101,10 +101,10 @@ def test_problems_fitted_together_are_those_fitted_alone():
     parts = [standardize(x[start : start + 60], floor=0.1)[0] for start in (0, 60)]
     labels = y.view(2, 60)
     choices = [fixed(0.01, 20), fixed(0.1, 40)]
-    config = HeadConfig(steps=40)
-    together = fit_heads(torch.stack(parts), labels, choices, config, classes=10)
+    config = SoftmaxConfig(steps=40)
+    together = fit_chosen(torch.stack(parts), labels, choices, config, classes=10)
     for position, choice in enumerate(choices):
-        [alone] = fit_heads(
+        [alone] = fit_chosen(
             parts[position][None], labels[position][None], [choice], config, classes=10
         )
         assert torch.allclose(together[position][0], alone[0], atol=1e-5)

@@ -8,32 +8,32 @@ Adam (Kingma & Ba, 2015) on a cosine schedule. The gradients are written out: al
 then share two matrix products per step, which is what makes hundreds of heads cheap.
 """
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from downstream.heads.problems import ChosenInside, LinearScores, Problems
+from downstream.heads.standardize import standardize
 from training.schedules import CosineSchedule, multiplier
 
 _SCHEDULE = CosineSchedule()
-_NULL_SPACE = 1e-6
 _LARGEST_LOGIT = 60.0
 # With balanced classes the bias has no gradient at first; rounding errors must not count as one.
 _EPSILON = 1e-6
 
 
-class HeadConfig(BaseModel):
-    """How heads are fitted and how their strength and steps are chosen.
+class SoftmaxConfig(ChosenInside):
+    """A linear softmax head by Adam on a cosine schedule, stopped early.
 
     Rows are scaled to a mean squared length of 1, so that strengths and the learning rate mean the
     same for any number of features.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+    kind: Literal["softmax"] = "softmax"
     strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.003, 0.01, 0.03, 0.1, 0.3),
         min_length=1,
@@ -45,10 +45,6 @@ class HeadConfig(BaseModel):
         4, description="points along the schedule at which a head may be stopped"
     )
     lr: float = Field(0.6, gt=0, description="Adam's full learning rate")
-    folds: int = Field(5, ge=2, description="parts of the N labels, each held out in turn")
-    validation_labels: PositiveInt = Field(
-        500, description="folds are held out until so many labels have been, or all N"
-    )
 
     def stops(self) -> list[int]:
         """Return the numbers of steps at which a head may be stopped, ascending."""
@@ -57,7 +53,7 @@ class HeadConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class HeadChoice:
+class SoftmaxChoice:
     """What was chosen for one problem, with the held-out scores that it was chosen by.
 
     The scores are None where there were too few labels to hold any out.
@@ -70,55 +66,30 @@ class HeadChoice:
     cv_nll: float | None
 
 
-@dataclass(frozen=True)
-class Standardizer:
-    """The affine map from raw features [F] to the rows [P] that heads are fitted on.
-
-    Fields:
-        mean, scale: [F]; standardized = (raw - mean) / scale.
-        rotation: [F, P], orthonormal columns; None where nothing is rotated.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    rotation: Tensor | None
-
-    def on_raw_features(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Express a head, weight [P, C] and bias [C], as one on raw features, [F, C] and [C]."""
-        if self.rotation is not None:
-            weight = self.rotation @ weight
-        weight = weight / self.scale[:, None]
-        return weight, bias - self.mean @ weight
+@torch.no_grad()
+def fit_softmax(problems: Problems, config: SoftmaxConfig) -> list[LinearScores]:
+    """Choose strength and steps of each problem inside its labels, then fit it on all of them."""
+    standardized = [standardize(raw, floor=problems.std_floor) for raw in problems.features]
+    rows = torch.stack([part for part, _ in standardized])
+    labels, folds, classes = problems.labels, problems.folds, problems.classes
+    if folds is None:
+        # The strongest penalty is what few labels want where none can be held out.
+        strongest = SoftmaxChoice(config.strengths[-1], config.steps, 0, None, None)
+        choices = [strongest] * len(rows)
+    else:
+        choices = choose_strengths(rows, labels, folds, config, classes=classes)
+    fitted = fit_chosen(rows, labels, choices, config, classes=classes)
+    return [
+        LinearScores(*standardizer.on_raw_features(*head), asdict(choice))
+        for choice, (_, standardizer), head in zip(choices, standardized, fitted, strict=True)
+    ]
 
 
-def standardize(raw: Tensor, *, floor: float) -> tuple[Tensor, Standardizer]:
-    """Standardize labelled rows [N, F] by their own statistics; rotate to N features if 2 N <= F.
-
-    Mean and deviation are of these rows alone. No feature is divided by less than `floor` times
-    the root mean square of all deviations: a feature that hardly varies among a few rows would
-    be blown up on others. Finally all rows are divided by one number, so that their mean squared
-    length is 1.
-
-    The optimum of a head is the same in the rows' own basis: the penalty does not see rotations
-    and the optimal weights lie in the span of the rows.
-    """
-    mean = raw.mean(dim=0)
-    rows = raw - mean
-    variance = rows.square().mean(dim=0)
-    scale = variance.clamp_min(floor**2 * variance.mean()).clamp_min(1e-12).sqrt()
-    rows /= scale
-    length = rows.square().sum(dim=1).mean().sqrt().clamp_min(1e-6)
-    rows /= length
-    scale = scale * length
-    N, F = rows.shape
-    if 2 * N > F:
-        return rows, Standardizer(mean, scale, None)
-    eigenvalues, vectors = torch.linalg.eigh((rows @ rows.T).double())
-    spanned = eigenvalues > _NULL_SPACE * eigenvalues[-1]
-    lengths = torch.where(spanned, eigenvalues, 0.0).sqrt()
-    inverse = torch.where(spanned, 1 / lengths, 0.0)
-    rotated = (vectors * lengths).to(rows.dtype)
-    return rotated, Standardizer(mean, scale, rows.T @ (vectors * inverse).to(rows.dtype))
+def softmax_flops(config: SoftmaxConfig, labels: int, features: int, classes: int) -> int:
+    """Return about how many floating-point operations choosing and fitting one head takes."""
+    rotated = labels if 2 * labels <= features else features
+    heads = config.held_out_folds(labels) * len(config.strengths) + 1
+    return 4 * config.steps * heads * classes * labels * rotated
 
 
 class _Heads:
@@ -140,7 +111,7 @@ class _Heads:
         trained: Tensor,
         strengths: Tensor,
         classes: int,
-        config: HeadConfig,
+        config: SoftmaxConfig,
     ) -> None:
         D, N, P = rows.shape
         H = strengths.shape[1]
@@ -183,9 +154,9 @@ class _Heads:
 
 
 @torch.no_grad()
-def choose_heads(
-    rows: Tensor, labels: Tensor, folds: Tensor, config: HeadConfig, *, classes: int
-) -> list[HeadChoice]:
+def choose_strengths(
+    rows: Tensor, labels: Tensor, folds: Tensor, config: SoftmaxConfig, *, classes: int
+) -> list[SoftmaxChoice]:
     """Choose strength and steps of each problem by the mean held-out negative log-likelihood.
 
     Args:
@@ -224,7 +195,7 @@ def choose_heads(
     choices = []
     for problem, best in enumerate(all_nll.argmin(dim=1).tolist()):
         choices.append(
-            HeadChoice(
+            SoftmaxChoice(
                 strength=config.strengths[best % S],
                 steps=stops[best // S],
                 folds=K,
@@ -236,11 +207,11 @@ def choose_heads(
 
 
 @torch.no_grad()
-def fit_heads(
+def fit_chosen(
     rows: Tensor,
     labels: Tensor,
-    choices: list[HeadChoice],
-    config: HeadConfig,
+    choices: list[SoftmaxChoice],
+    config: SoftmaxConfig,
     *,
     classes: int,
 ) -> list[tuple[Tensor, Tensor]]:

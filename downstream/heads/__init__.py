@@ -1,0 +1,1 @@
+"""Supervised heads on features that are computed once: many small problems solved together."""
