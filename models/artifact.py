@@ -1,33 +1,32 @@
 """`encoder.safetensors`: an encoder with all that is needed to use it, in one strict, inert file.
 
-The file is a safetensors file. Its metadata has one entry, `underlayer`: a JSON object with the
-fields of `ArtifactHeader`. Nothing in it is ever unpickled or run. The same encoder and header
-always give the same bytes.
+A file as `models/tensor_file.py` has them; its header is `ArtifactHeader`.
 """
 
 import hashlib
-import importlib.metadata
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from models.encoders import Encoder, EncoderConfig, InputContract, outline
 from models.errors import ModelError
 from models.external import ExternalEncoderConfig
 from models.spectral import plain_state_dict
+from models.tensor_file import (
+    FileKind,
+    TensorFileHeader,
+    hash_weights,
+    program_version,
+    read_header,
+    read_tensor_file,
+    stored,
+    write_tensor_file,
+)
 
 FORMAT_VERSION = 1
-_METADATA_KEY = "underlayer"
-_STORED = {True: torch.float32, False: torch.int64}
-_DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 _ADVICE = "give an encoder.safetensors that `python -m pretrain` wrote"
 
 
@@ -51,14 +50,9 @@ class TrainedOn(BaseModel):
     dataset: str | None = None
 
 
-class ArtifactHeader(BaseModel):
+class ArtifactHeader(TensorFileHeader):
     """What an encoder artifact says about itself."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format_version: int
-    underlayer: str
-    """Version of the program that wrote the file."""
     spec: EncoderConfig
     input: InputContract
     stages: list[StageRecord]
@@ -69,24 +63,16 @@ class ArtifactHeader(BaseModel):
     seed: int | None
     metrics: dict[str, JsonValue]
     """Facts about the training, such as steps and the last loss."""
-    weights_sha256: str
-    """Of every tensor's name, type, shape and bytes; safetensors itself has no checksum."""
 
 
-def _program_version() -> str:
-    try:
-        return importlib.metadata.version("underlayer")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"  # run from a source tree
-
-
-def _hash_weights(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+_KIND = FileKind(
+    key="underlayer",
+    name="an encoder artifact",
+    header=ArtifactHeader,
+    version=FORMAT_VERSION,
+    advice=_ADVICE,
+    expected=lambda header: outline(header.spec, header.input).state_dict(),
+)
 
 
 def save_encoder(
@@ -108,14 +94,10 @@ def save_encoder(
         seed: of the pretraining run; by default the `seed` of `config`.
         metrics: JSON values.
     """
-    path = Path(path)
-    tensors = {
-        name: tensor.detach().to("cpu", _STORED[tensor.is_floating_point()]).contiguous()
-        for name, tensor in plain_state_dict(encoder).items()
-    }
+    tensors = stored(plain_state_dict(encoder))
     header = ArtifactHeader(
         format_version=FORMAT_VERSION,
-        underlayer=_program_version(),
+        underlayer=program_version(),
         spec=encoder.config.model_copy(update={"spectral_norm": False}),
         input=encoder.input,
         stages=[StageRecord(name=n, shape=s) for n, s in encoder.output_shapes.items()],
@@ -125,93 +107,9 @@ def save_encoder(
         config=dict(config),
         seed=config.get("seed") if seed is None else seed,
         metrics=dict(metrics or {}),
-        weights_sha256=_hash_weights(tensors),
+        weights_sha256=hash_weights(tensors),
     )
-    # A single metadata entry: with several, their order in the file is not fixed.
-    content = safetensors_bytes(tensors, metadata={_METADATA_KEY: header.model_dump_json()})
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
-        temporary = Path(new.name)
-        try:
-            new.write(content)
-            new.flush()
-            os.fsync(new.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "header"
-    return " ".join(f"{where}: {first['msg']}".split())
-
-
-def _parse_header(path: Path, metadata: Mapping[str, str] | None) -> ArtifactHeader:
-    text = (metadata or {}).get(_METADATA_KEY)
-    if text is None:
-        raise ModelError(f"{path} is a safetensors file but not an encoder artifact: {_ADVICE}")
-    try:
-        version = _Versioned.model_validate_json(text).format_version
-        if version != FORMAT_VERSION:
-            raise ModelError(
-                f"{path} has artifact format {version}, this version of underlayer reads format "
-                f"{FORMAT_VERSION}: use the version that wrote it, or train the encoder again"
-            )
-        return ArtifactHeader.model_validate_json(text)
-    except ValidationError as error:
-        raise ModelError(
-            f"{path} has a damaged artifact header ({_one_line(error)}): {_ADVICE}"
-        ) from error
-
-
-class _Versioned(BaseModel):
-    """The one field that every format version has."""
-
-    format_version: int
-
-
-def _read(
-    path: Path, *, with_weights: bool, allow_external: bool = False
-) -> tuple[ArtifactHeader, dict[str, Tensor]]:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelError(f"{path} {what}: {_ADVICE}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = _parse_header(path, file.metadata())
-            tensors: dict[str, Tensor] = {}
-            if with_weights:
-                check_external(path, header, allow_external=allow_external)
-                _check_tensors(path, header, {n: file.get_slice(n) for n in file.keys()})  # noqa: SIM118
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{path} is not a safetensors file ({reason}): {_ADVICE}") from error
-    return header, tensors
-
-
-def _check_tensors(path: Path, header: ArtifactHeader, slices: Mapping[str, Any]) -> None:
-    # Nothing is allocated, whatever sizes the header claims.
-    encoder = outline(header.spec, header.input)
-    if [(s.name, s.shape) for s in header.stages] != list(encoder.output_shapes.items()):
-        raise ModelError(f"{path} names stages that its own spec does not have: {_ADVICE}")
-    expected = encoder.state_dict()
-    for problem, names in (
-        ("lacks", sorted(expected.keys() - slices.keys())),
-        ("has an unknown", sorted(slices.keys() - expected.keys())),
-    ):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise ModelError(f"{path} {problem} tensor {names[0]!r}{more}: {_ADVICE}")
-    for name, tensor in expected.items():
-        shape, dtype = tuple(slices[name].get_shape()), slices[name].get_dtype()
-        if shape != tuple(tensor.shape) or dtype != _DTYPES[tensor.dtype]:
-            raise ModelError(
-                f"{path} has tensor {name!r} of {dtype} {shape}, its spec asks for "
-                f"{_DTYPES[tensor.dtype]} {tuple(tensor.shape)}: {_ADVICE}"
-            )
+    write_tensor_file(Path(path), _KIND, tensors, header)
 
 
 def read_artifact(path: Path | str) -> ArtifactHeader:
@@ -220,7 +118,7 @@ def read_artifact(path: Path | str) -> ArtifactHeader:
     Raises:
         ModelError: not a safetensors file, not an encoder artifact, or another format version.
     """
-    return _read(Path(path), with_weights=False)[0]
+    return read_header(Path(path), _KIND)
 
 
 def check_external(path: Path | str, header: ArtifactHeader, *, allow_external: bool) -> None:
@@ -236,6 +134,17 @@ def check_external(path: Path | str, header: ArtifactHeader, *, allow_external: 
         )
 
 
+def check_stages(path: Path, header: ArtifactHeader) -> None:
+    """Refuse a header whose stages are not those of its spec.
+
+    Raises:
+        ModelError: naming the file.
+    """
+    own = outline(header.spec, header.input).output_shapes
+    if [(stage.name, stage.shape) for stage in header.stages] != list(own.items()):
+        raise ModelError(f"{path} names stages that its own spec does not have: {_ADVICE}")
+
+
 def load_encoder(path: Path | str, *, allow_external: bool = False) -> Encoder:
     """The encoder of an artifact, on the CPU, in eval mode and not frozen.
 
@@ -247,9 +156,12 @@ def load_encoder(path: Path | str, *, allow_external: bool = False) -> Encoder:
             damaged weights, or external code that is not allowed.
     """
     path = Path(path)
-    header, tensors = _read(path, with_weights=True, allow_external=allow_external)
-    if _hash_weights(tensors) != header.weights_sha256:
-        raise ModelError(f"{path} has damaged weights (their checksum differs): {_ADVICE}")
+
+    def check(header: ArtifactHeader) -> None:
+        check_external(path, header, allow_external=allow_external)
+        check_stages(path, header)
+
+    header, tensors = read_tensor_file(path, _KIND, check=check)
     with torch.random.fork_rng(devices=[]):
         encoder = Encoder(header.spec, header.input)
     encoder.load_state_dict(tensors, strict=True)
