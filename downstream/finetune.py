@@ -5,7 +5,7 @@ Shapes: B images in a batch, N labelled images, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,20 +31,30 @@ from training.trainable import Batch, Phase, Trainable
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from models.encoders import Encoder
-
 COMPUTE = ComputeConfig(compile=False)
 _PREDICTED_AT_ONCE = 500
 
 
 class SupervisedTraining(Trainable):
-    """Cross-entropy of a classifier on augmented images."""
+    """Cross-entropy of a classifier on augmented images, held to where it began if asked.
 
-    def __init__(self, classifier: Classifier, recipe: Recipe) -> None:
+    Args:
+        start: weights of the encoder as pretrained, by name; the recipe's `l2_sp` holds those that
+            are trained to them (Li et al. 2018, "Explicit Inductive Bias for Transfer Learning").
+    """
+
+    def __init__(
+        self, classifier: Classifier, recipe: Recipe, start: Mapping[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         self.recipe = recipe
         self.augment = Augment(recipe.augment)
+        self._held = [
+            (parameter, start[name])
+            for name, parameter in classifier.encoder.named_parameters()
+            if start is not None and parameter.requires_grad
+        ]
 
     def phases(self) -> Sequence[Phase]:
         trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
@@ -65,6 +75,9 @@ class SupervisedTraining(Trainable):
         images = self.augment.apply(images, params.rows(draws.start, draws.stop))
         logits = self.classifier(images)
         loss = F.cross_entropy(logits, batch["labels"], label_smoothing=self.recipe.label_smoothing)
+        if self._held:
+            moved = torch.stack([(own - start).square().sum() for own, start in self._held]).sum()
+            loss = loss + self.recipe.l2_sp / 2 * moved
         return loss, {}
 
 
@@ -81,33 +94,34 @@ class Fit:
     """Trains one classifier by a recipe.
 
     Args:
-        encoder: trained in place.
+        classifier: trained in place.
         recipe: how.
         data: images with labels, of which `rows` are used.
         steps: length of the schedule, from `recipe.steps_for(budget)`.
-        seed: of the head's weights, the order of the images, augmentation and dropout.
+        seed: of the order of the images, augmentation and dropout.
+        train_from: the lowest stage that is trained, whose lower ones stay frozen; None: all are
+            trained.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        classifier: Classifier,
         recipe: Recipe,
         data: LabelledImages,
         rows: NDArray[np.int64],
         *,
-        classes: int,
         steps: int,
         seed: int,
         accelerator: Accelerator,
+        train_from: str | None = None,
     ) -> None:
         self.recipe, self.steps, self.seed, self.accelerator = recipe, steps, seed, accelerator
-        self.classifier = Classifier(
-            encoder,
-            classes,
-            grid=recipe.grid,
-            dropout=recipe.dropout,
-            seed=derive_seed(seed, "head"),
-        )
+        self.classifier = classifier.to(accelerator.device)
+        self._train_from = train_from
+        self._start: Mapping[str, Tensor] | None = None
+        if recipe.l2_sp > 0:
+            named = classifier.encoder.named_parameters()
+            self._start = {name: parameter.detach().clone() for name, parameter in named}
         self.batches = Batches(
             data.images,
             data.labels,
@@ -164,19 +178,19 @@ class Fit:
 
     def _after_head(self) -> Trainer:
         encoder = self.classifier.encoder
+        encoder.freeze()
         if self.recipe.head_steps:
-            encoder.freeze()
             head = self._trainer(self.recipe.head_steps, "head", ConstantSchedule())
             for step in range(self.recipe.head_steps):
                 head.train_step(step, measure=False)
-            encoder.unfreeze()
+        encoder.unfreeze(self._train_from)
         return self._trainer(self.steps, "all", CosineSchedule())
 
     def _trainer(
         self, steps: int, purpose: str, schedule: ConstantSchedule | CosineSchedule
     ) -> Trainer:
         return Trainer(
-            SupervisedTraining(self.classifier, self.recipe),
+            SupervisedTraining(self.classifier, self.recipe, self._start),
             self.batches,
             total_steps=steps,
             schedule=schedule,

@@ -38,6 +38,12 @@ class Recipe(BaseModel):
         StageRatesConfig(), description="further factors on the rates of single stages"
     )
     weight_decay: float = Field(0.1, ge=0)
+    l2_sp: float = Field(
+        0.0,
+        ge=0,
+        description="strength of a penalty on half the squared distance of the encoder's trained "
+        "weights from where they began",
+    )
     steps: PositiveInt | Annotated[dict[PositiveInt, PositiveInt], Field(min_length=1)] = Field(
         {1: 400, 500: 600, 1000: 800, 3000: 1200},
         description="optimizer steps; as a mapping, from so many labels on",

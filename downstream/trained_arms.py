@@ -19,6 +19,7 @@ from downstream.metrics import classification_scores
 from downstream.recipes import FitConfig, Recipe
 from downstream.results import Row, RowKey
 from models.encoders import Encoder
+from models.heads import Classifier
 from training.randomness import derive_seed
 
 if TYPE_CHECKING:
@@ -116,14 +117,20 @@ class _Bench:
         """Return a fit that has not begun, with its own copy of the encoder."""
         _, budget, draw, seed = self.key
         # Not by arm: scratch and fine-tuned see the same batches in the same augmentations.
+        fit_seed = derive_seed(self.seed, f"fit/{purpose}/{budget}/{seed}", draw)
         return Fit(
-            self._encoder(rows),
+            Classifier(
+                self._encoder(rows),
+                self.inputs.classes,
+                grid=recipe.grid,
+                dropout=recipe.dropout,
+                seed=derive_seed(fit_seed, "head"),
+            ),
             recipe,
             self.inputs.train,
             rows,
-            classes=self.inputs.classes,
             steps=recipe.steps_for(budget),
-            seed=derive_seed(self.seed, f"fit/{purpose}/{budget}/{seed}", draw),
+            seed=fit_seed,
             accelerator=self.accelerator,
         )
 

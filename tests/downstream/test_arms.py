@@ -161,11 +161,10 @@ def test_a_fixed_recipe_trains_on_all_its_labels(study, accelerator):
     rows = draw_rows(inputs, config)[0][:20]
     seen = set()
     fit = Fit(
-        inputs.encoders[0].load(),
+        Classifier(inputs.encoders[0].load(), 10),
         Recipe(steps=10, batch_size=8),
         inputs.train,
         rows,
-        classes=10,
         steps=10,
         seed=0,
         accelerator=accelerator,
@@ -190,11 +189,10 @@ def test_monte_carlo_dropout_averages_probabilities_wherever_fits_are_scored(stu
 
     def fitted(mc_samples: int) -> Fit:
         return Fit(
-            inputs.encoders[0].load(),
+            Classifier(inputs.encoders[0].load(), 10, dropout=0.5),
             Recipe(batch_size=16, dropout=0.5, mc_samples=mc_samples),
             inputs.train,
             rows[:40],
-            classes=10,
             steps=40,
             seed=0,
             accelerator=accelerator,
@@ -245,11 +243,10 @@ def test_the_head_learns_first_and_the_encoder_after(study, accelerator):
 
     def fit(**recipe) -> Fit:
         return Fit(
-            inputs.encoders[0].load(),
+            Classifier(inputs.encoders[0].load(), 10),
             Recipe(batch_size=16, **recipe),
             inputs.train,
             rows,
-            classes=10,
             steps=1,
             seed=0,
             accelerator=accelerator,
