@@ -31,21 +31,23 @@ def budget_order(labels: Integers, *, draw: int, seed: int) -> Integers:
     return shuffled[order]
 
 
-def check_budget(labels: Integers, budget: int, num_classes: int) -> None:
-    """Check that `budget` labels can be drawn and can hold every class.
+def check_budget(
+    labels: Integers, budget: int, num_classes: int, *, key: str = "budgets"
+) -> None:
+    """Check that `budget` labels, asked for by a key, can be drawn and can hold every class.
 
     Raises:
         DataError: the budget is larger than the labels, or smaller than the classes.
     """
     if budget > len(labels):
         raise DataError(
-            f"budgets: {budget} labels asked for, the training set has {len(labels)}: "
-            f"remove the budgets above {len(labels)} or give more labeled images"
+            f"{key}: {budget} labels asked for, the training set has {len(labels)}: "
+            f"ask for {len(labels)} at most or give more labeled images"
         )
     if budget < num_classes:
         raise DataError(
-            f"budgets: {budget} labels cannot hold {num_classes} classes: "
-            f"a budget needs at least {num_classes} labels"
+            f"{key}: {budget} labels cannot hold {num_classes} classes: "
+            f"at least {num_classes} are needed"
         )
 
 

@@ -1,4 +1,4 @@
-"""The command line of stage two: `python -m downstream curve|report|depth`."""
+"""The command line of stage two: `python -m downstream curve|depth|train|report`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,19 @@ examples:
   python -m downstream depth configs/downstream/depth.yaml budget=100 \\
       encoders='{mine: runs/mine/encoder.safetensors}'"""
 
+_TRAIN = """\
+Train a classifier for use: decide inside the labels how the encoder is reused (frozen, unfrozen
+from the top while that pays, fewer stages, all stages), learn from all of them, and write
+runs_dir/name/model.safetensors. Every comparison is printed and kept in decisions.jsonl; with
+data.test the model is scored at the end."""
+
+_TRAIN_EXAMPLES = """\
+examples:
+  python -m downstream train configs/downstream/train.yaml labels=500
+  python -m downstream train configs/downstream/train.yaml name=frozen mode='{kind: frozen}'
+  python -m downstream train configs/downstream/train.yaml name=top \\
+      mode='{kind: partial, from_stage: stage3}'"""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this command line."""
@@ -53,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, short, text, examples in (
         ("curve", "run a label-efficiency study", _CURVE, _CURVE_EXAMPLES),
         ("depth", "measure how many stages to reuse", _DEPTH, _DEPTH_EXAMPLES),
+        ("train", "train a classifier for use", _TRAIN, _TRAIN_EXAMPLES),
     ):
         study = commands.add_parser(
             name,
@@ -61,22 +75,23 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=examples,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        _add_config_arguments(study)
+        _add_config_arguments(study, resumes=name != "train")
     report = commands.add_parser("report", help="write a study's report", description=_REPORT)
     report.add_argument("folder", metavar="RUN_DIR", type=Path, help="the folder of the study")
     return parser
 
 
-def _add_config_arguments(study: argparse.ArgumentParser) -> None:
-    study.add_argument("config", metavar="CONFIG", nargs="?", help="YAML file of the study")
+def _add_config_arguments(study: argparse.ArgumentParser, *, resumes: bool) -> None:
+    study.add_argument("config", metavar="CONFIG", nargs="?", help="YAML file")
     study.add_argument(
         "overrides", metavar="key=value", nargs="*", help="values that replace the file's"
     )
     how = study.add_mutually_exclusive_group()
-    how.add_argument(
-        "--resume", action="store_true", help="go on with the study; that is done anyway"
-    )
-    how.add_argument("--overwrite", action="store_true", help="remove an existing study first")
+    if resumes:
+        how.add_argument(
+            "--resume", action="store_true", help="go on with the study; that is done anyway"
+        )
+    how.add_argument("--overwrite", action="store_true", help="remove what is there first")
     study.add_argument(
         "--print-config", action="store_true", help="print every value resolved, and stop"
     )
@@ -95,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"unrecognized arguments: {' '.join(left)}")
         args.overrides += left
     if args.command != "report" and args.config is None and not args.schema:
-        example = "quickstart" if args.command == "curve" else "depth"
+        example = "quickstart" if args.command == "curve" else args.command
         parser.error(f"give a CONFIG, such as configs/downstream/{example}.yaml")
 
     # Only now: the imports take seconds, and --help needs none of them.
@@ -111,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_config(args)
         elif args.command == "depth":
             _depth(args)
+        elif args.command == "train":
+            _train(args)
         else:
             _curve(args)
     except (InputError, DataError, ModelError, PageError) as error:
@@ -134,9 +151,15 @@ def _print_config(args: argparse.Namespace) -> None:
 
     from downstream.config import CurveConfig
     from downstream.depth import DepthConfig
+    from downstream.train_config import TrainConfig
     from training.config import dump_config, load_config
 
-    model = CurveConfig if args.command == "curve" else DepthConfig
+    models: dict[str, type[CurveConfig | DepthConfig | TrainConfig]] = {
+        "curve": CurveConfig,
+        "depth": DepthConfig,
+        "train": TrainConfig,
+    }
+    model = models[args.command]
     if args.schema:
         print(json.dumps(model.model_json_schema(), indent=2))
     else:
@@ -172,6 +195,15 @@ def _depth(args: argparse.Namespace) -> None:
     picture = Path(config.runs_dir, config.name, "depth.svg")
     picture.write_text(depth_svg(depths, config.budget), encoding="utf-8")
     print(f"\n{depth_table(depths)}\n\nwrote {picture}")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from downstream.train import train_classifier
+    from downstream.train_config import TrainConfig
+    from training.config import load_config
+
+    config = load_config(TrainConfig, args.config, args.overrides)
+    print(f"wrote {train_classifier(config, overwrite=args.overwrite)}")
 
 
 def _say_how_to_go_on(args: argparse.Namespace) -> None:

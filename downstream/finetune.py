@@ -58,14 +58,15 @@ class SupervisedTraining(Trainable):
 
     def phases(self) -> Sequence[Phase]:
         trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        trains_encoder = any(name.startswith("classifier.encoder.") for name, _ in trained)
-        factors = {}
-        if trains_encoder:
-            factors = self.recipe.stage_rates.lr_factors(
+        factors = {
+            prefix: factor
+            for prefix, factor in self.recipe.stage_rates.lr_factors(
                 self.classifier.encoder.stage_names,
                 prefix="classifier.encoder.blocks",
                 factor=self.recipe.encoder_lr_factor,
-            )
+            ).items()
+            if any(name.startswith(f"{prefix}.") for name, _ in trained)
+        }
         optimizer = AdamWConfig(lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
         return [Phase("classification", trained, optimizer, self._loss, factors)]
 

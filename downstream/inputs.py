@@ -10,6 +10,7 @@ from torch import Tensor
 from data.labels import check_budget
 from data.store import ResidentStore
 from downstream.config import CurveConfig, StudyDataConfig
+from downstream.features import FeaturesConfig
 from models.artifact import (
     ArtifactHeader,
     artifact_hash,
@@ -81,29 +82,34 @@ def open_inputs(config: CurveConfig) -> StudyInputs:
     Raises:
         DataError, ModelError, InputError: one line, naming the key or the file.
     """
-    encoders = _open_encoders(config)
+    encoders = open_encoders(
+        config.encoders(), config.features, allow_external=config.allow_external
+    )
     _check_mc_samples(config, encoders[0])
     train_store = config.data.open(config.data.train)
     test_store = config.data.open(config.data.test)
     for key, store in (("data.train", train_store), ("data.test", test_store)):
-        for encoder in encoders:
-            try:
-                check_images(encoder.header.input, *store.images.shape[1:])
-            except ModelError as error:
-                raise ModelError(f"{encoder.path}, {key}: {error}") from None
-    class_names = _class_names(train_store, test_store)
-    train, test = _labelled("train", train_store), _labelled("test", test_store)
+        check_fit(encoders, key, store)
+    class_names = names_of_classes(train_store, test_store)
+    train, test = labelled("train", train_store), labelled("test", test_store)
     for budget in config.budgets:
         check_budget(train.labels.numpy(), budget, len(class_names))
     pretraining = _open_pretraining(config.data, encoders)
     return StudyInputs(train, test, pretraining, class_names, encoders)
 
 
-def _open_encoders(config: CurveConfig) -> tuple[PretrainedEncoder, ...]:
-    paths = [Path(path) for path in config.encoders()]
+def open_encoders(
+    names: Sequence[str], features: FeaturesConfig, *, allow_external: bool
+) -> tuple[PretrainedEncoder, ...]:
+    """Open artifacts of one spec and check that they have the stages that features are made of.
+
+    Raises:
+        ModelError, InputError: one line, naming the file or the key.
+    """
+    paths = [Path(name) for name in names]
     headers = [read_artifact(path) for path in paths]
     for path, header in zip(paths, headers, strict=True):
-        check_external(path, header, allow_external=config.allow_external)
+        check_external(path, header, allow_external=allow_external)
         if (header.spec, header.input) != (headers[0].spec, headers[0].input):
             raise InputError(
                 f"encoder: {path} has another spec or other inputs than {paths[0]}; "
@@ -113,7 +119,7 @@ def _open_encoders(config: CurveConfig) -> tuple[PretrainedEncoder, ...]:
     if len(set(hashes)) < len(hashes):
         raise InputError(f"encoder: two of {[str(p) for p in paths]} are the same; name each once")
     stages = [stage.name for stage in headers[0].stages]
-    for name in config.features.stages or ():
+    for name in features.stages or ():
         if name not in stages:
             raise InputError(
                 f"features.stages: found {name!r}; {paths[0]} has the stages {', '.join(stages)}"
@@ -122,6 +128,19 @@ def _open_encoders(config: CurveConfig) -> tuple[PretrainedEncoder, ...]:
     return tuple(
         PretrainedEncoder(*parts) for parts in zip(paths, headers, hashes, seeds, strict=True)
     )
+
+
+def check_fit(encoders: Sequence[PretrainedEncoder], key: str, store: ResidentStore) -> None:
+    """Check that encoders take the images of a store, which is that of a key.
+
+    Raises:
+        ModelError: naming encoder and key.
+    """
+    for encoder in encoders:
+        try:
+            check_images(encoder.header.input, *store.images.shape[1:])
+        except ModelError as error:
+            raise ModelError(f"{encoder.path}, {key}: {error}") from None
 
 
 def fresh_encoder(header: ArtifactHeader, images: Tensor, *, seed: int) -> Encoder:
@@ -176,23 +195,32 @@ def _open_pretraining(
     return store
 
 
-def _labelled(split: str, store: ResidentStore) -> LabelledImages:
+def labelled(split: str, store: ResidentStore) -> LabelledImages:
+    """Return a split, named as below `data`, with all its labels.
+
+    Raises:
+        InputError: some image has none.
+    """
     if store.labels is None:
         raise InputError(
             f"data.{split}: {store.labels_missing} of {len(store)} samples have no label (.cls); "
-            "a study needs every one labeled: pack a set with labels"
+            "every one has to be labeled: pack a set with labels"
         )
     name = store.info.name if store.info else None
     return LabelledImages(store.images, store.labels, store.fingerprint, name)
 
 
-def _class_names(train: ResidentStore, test: ResidentStore) -> tuple[str, ...]:
+def names_of_classes(train: ResidentStore, test: ResidentStore | None) -> tuple[str, ...]:
     """Return the names of the classes, which are numbers where dataset.json gives none.
 
     Raises:
         InputError: training and test set have other classes.
     """
-    train_labels, test_labels = _labelled("train", train).labels, _labelled("test", test).labels
+    train_labels = labelled("train", train).labels
+    own = train.classes or [str(label) for label in range(int(train_labels.max()) + 1)]
+    if test is None:
+        return tuple(own)
+    test_labels = labelled("test", test).labels
     if train.classes and test.classes and train.classes != test.classes:
         raise InputError(
             f"data.test: has the classes {_listed(test.classes)}, data.train has "
@@ -205,8 +233,7 @@ def _class_names(train: ResidentStore, test: ResidentStore) -> tuple[str, ...]:
             f"data.test: has samples of class {unknown[0]}, data.train has none; "
             "training and test set need the same classes"
         )
-    names = train.classes or test.classes or [str(label) for label in range(known[-1] + 1)]
-    return tuple(names)
+    return tuple(train.classes or test.classes or own)
 
 
 def _listed(names: Sequence[str]) -> str:

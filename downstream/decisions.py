@@ -1,0 +1,175 @@
+"""Which way to reuse an encoder is taken: decided inside the labels, one comparison at a time.
+
+Shapes: N rows held out, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from downstream.attempts import Attempts
+from downstream.heads.problems import ChosenInside, held_out_folds
+from downstream.modes import Auto, DepthSearch, Frozen, Full, Gradual, SingleMode
+from models.heads import Classifier
+from training.randomness import derive_seed
+
+# A way that costs more is taken for a gain that is more than chance alone gives half of the time.
+_ERRORS_TO_BE_BETTER = 0.5
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One comparison.
+
+    Fields:
+        attempt: what was tried, in words.
+        accuracy: of held-out labels, a fraction; nll: nats.
+        gain: over the best before it, a fraction, with its paired standard error; None for the
+            first.
+        kept: whether it is the best so far.
+    """
+
+    attempt: str
+    accuracy: float
+    nll: float
+    gain: float | None
+    error: float | None
+    kept: bool
+
+    def __str__(self) -> str:
+        text = f"{self.attempt}: {100 * self.accuracy:.1f} % of held-out labels right"
+        if self.gain is not None and self.error is not None:
+            text += f" ({100 * self.gain:+.1f} ± {100 * self.error:.1f})"
+        return f"{text}, {'kept' if self.kept else 'not kept'}"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The mode and the attempt of it that is taken, with the logits that speak for it.
+
+    Fields:
+        attempt: its name; None: the first.
+        logits: [N, K] of the held-out rows, and labels [N]; none where none could be held out.
+    """
+
+    mode: SingleMode
+    attempt: str | None
+    logits: Tensor | None
+    labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Scored:
+    mode: SingleMode
+    attempt: str
+    logits: Tensor
+
+    def hits(self, labels: Tensor) -> Tensor:
+        return (self.logits.argmax(dim=1) == labels).double()
+
+
+class Decider:
+    """Compares attempts on the parts of the labels that are held out in turn."""
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        rows: NDArray[np.int64],
+        validation: ChosenInside,
+        *,
+        seed: int,
+        say: Callable[[Decision], None],
+    ) -> None:
+        """Divide the labels.
+
+        Args:
+            rows: of the training set, whose labels may be seen.
+            say: told of each decision as it is made.
+        """
+        self._attempts, self._seed, self._say = attempts, seed, say
+        labels = attempts.data.labels[torch.from_numpy(rows)]
+        folds = held_out_folds(labels[None], validation, [derive_seed(seed, "train/folds")])
+        self._parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        if folds is not None:
+            fold = folds[0].numpy()
+            self._parts = [(rows[fold != k], rows[fold == k]) for k in range(int(fold.max()) + 1)]
+        held_out = [torch.from_numpy(held) for _, held in self._parts]
+        self._labels = attempts.data.labels[torch.cat(held_out)] if held_out else None
+        self._best: _Scored | None = None
+
+    def decide(self, mode: SingleMode | Auto, num_labels: int) -> Chosen:
+        """Return what to do with all labels."""
+        if self._labels is None:
+            return Chosen(Frozen() if isinstance(mode, Auto) else mode, None, None, None)
+        if not isinstance(mode, Auto):
+            self._try(mode)
+        else:
+            many = num_labels >= mode.many_labels
+            if not self._try(Gradual()) and not many:
+                self._try(DepthSearch())
+            if many:
+                self._try(Full())
+        assert self._best is not None
+        return Chosen(self._best.mode, self._best.attempt, self._best.logits, self._labels)
+
+    def _try(self, mode: SingleMode) -> bool:
+        """Compare a mode's attempts with the best; return whether a later one than its first won.
+
+        Stages are unfrozen only as long as that pays.
+        """
+        improved = False
+        for number, scored in enumerate(self._scored(mode)):
+            kept = self._compare(scored)
+            improved = improved or (kept and number > 0)
+            if isinstance(mode, Gradual) and number > 0 and not kept:
+                break
+        return improved
+
+    def _scored(self, mode: SingleMode) -> Iterator[_Scored]:
+        """Yield the attempts of a mode, each with the logits of all parts."""
+        runs = [
+            self._attempts.of(mode, train, derive_seed(self._seed, "train/part", number))
+            for number, (train, _) in enumerate(self._parts)
+        ]
+        for attempts in zip(*runs, strict=True):
+            logits = [
+                self._logits(attempt.classifier, held_out)
+                for attempt, (_, held_out) in zip(attempts, self._parts, strict=True)
+            ]
+            yield _Scored(mode, attempts[0].name, torch.cat(logits))
+
+    @torch.no_grad()
+    def _logits(self, classifier: Classifier, rows: NDArray[np.int64]) -> Tensor:
+        device = self._attempts.accelerator.device
+        images = self._attempts.data.images
+        parts = [
+            classifier(images[part].to(device).float().div_(255)).cpu()
+            for part in torch.from_numpy(rows).split(_AT_ONCE)
+        ]
+        return torch.cat(parts)
+
+    def _compare(self, scored: _Scored) -> bool:
+        labels, best = self._labels, self._best
+        assert labels is not None
+        hits = scored.hits(labels)
+        gain = error = None
+        kept = best is None
+        if best is not None:
+            difference = hits - best.hits(labels)
+            gain = float(difference.mean())
+            error = float(difference.std(correction=0)) / math.sqrt(len(labels))
+            kept = gain > _ERRORS_TO_BE_BETTER * error
+        nll = float(F.cross_entropy(scored.logits, labels))
+        self._say(Decision(scored.attempt, float(hits.mean()), nll, gain, error, kept))
+        if kept:
+            self._best = scored
+        return kept

@@ -1,0 +1,80 @@
+"""Ways to reuse an encoder under a new head: `mode` of a training config."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+
+class _Mode(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Frozen(_Mode):
+    """A head on frozen stages."""
+
+    kind: Literal["frozen"] = "frozen"
+
+
+class DepthSearch(_Mode):
+    """A head on the lowest one, two, ... frozen stages, as many as score best inside the labels."""
+
+    kind: Literal["depth_search"] = "depth_search"
+
+
+class Gradual(_Mode):
+    """Stages are unfrozen from the top, one at a time, while that pays inside the labels.
+
+    Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification".
+    """
+
+    kind: Literal["gradual"] = "gradual"
+
+
+class Partial(_Mode):
+    """A stage and all above it are trained, those below stay frozen."""
+
+    kind: Literal["partial"] = "partial"
+    from_stage: str = Field(description="name of the lowest stage that is trained")
+
+
+class Full(_Mode):
+    """All stages are trained, after a head that was trained alone."""
+
+    kind: Literal["full"] = "full"
+
+
+class LinearThenFinetune(_Mode):
+    """All stages are trained from the head that `frozen` fits.
+
+    Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features".
+    """
+
+    kind: Literal["linear_then_finetune"] = "linear_then_finetune"
+
+
+class Replace(_Mode):
+    """A stage and all above it begin anew, on stages below that stay frozen."""
+
+    kind: Literal["replace"] = "replace"
+    from_stage: str = Field(description="name of the lowest stage that is drawn anew")
+
+
+class Scratch(_Mode):
+    """The same network from fresh weights: what reuse is compared with."""
+
+    kind: Literal["scratch"] = "scratch"
+
+
+class Auto(_Mode):
+    """Frozen; unfreezing from the top while it pays; else fewer stages; with many labels, all."""
+
+    kind: Literal["auto"] = "auto"
+    many_labels: PositiveInt = Field(
+        1000, description="from so many labels on, training all stages is tried, too"
+    )
+
+
+SingleMode = (
+    Frozen | DepthSearch | Gradual | Partial | Full | LinearThenFinetune | Replace | Scratch
+)
+ModeConfig = Annotated[SingleMode | Auto, Field(discriminator="kind")]
