@@ -1,0 +1,17 @@
+"""Every config that is shipped for stage two is one that its command takes."""
+
+from pathlib import Path
+
+import pytest
+
+from downstream.__main__ import main
+
+FOLDER = Path(__file__).parents[2] / "configs/downstream"
+COMMANDS = {"depth": "depth", "train": "train"}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.yaml")))
+def test_a_shipped_config_is_taken(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = COMMANDS.get(name, "curve")
+    assert main([command, str(FOLDER / f"{name}.yaml"), "--print-config"]) == 0
+    assert "encoder" in capsys.readouterr().out
