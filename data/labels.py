@@ -31,9 +31,7 @@ def budget_order(labels: Integers, *, draw: int, seed: int) -> Integers:
     return shuffled[order]
 
 
-def check_budget(
-    labels: Integers, budget: int, num_classes: int, *, key: str = "budgets"
-) -> None:
+def check_budget(labels: Integers, budget: int, num_classes: int, *, key: str = "budgets") -> None:
     """Check that `budget` labels, asked for by a key, can be drawn and can hold every class.
 
     Raises:

@@ -86,7 +86,7 @@ class ImageFolderSource:
             files = [
                 _File(path, self.classes.index(class_folder.name))
                 for class_folder in class_folders
-                for path in _images_below(class_folder)
+                for path in images_below(class_folder)
             ]
         return sorted(files, key=lambda file: _name_hash(file.path.relative_to(self._folder)))
 
@@ -132,7 +132,7 @@ def _split_roots(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _class_folders(root: Path) -> list[Path]:
-    folders = [path for path in _subfolders(root) if any(_images_below(path))]
+    folders = [path for path in _subfolders(root) if any(images_below(path))]
     loose = next(_images_in(root), None)
     if folders and loose is not None:
         raise DataError(
@@ -156,19 +156,21 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _images_in(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if _is_image(path) and path.is_file())
+    return (path for path in folder.iterdir() if is_image(path) and path.is_file())
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def images_below(folder: Path) -> Iterator[Path]:
+    """Yield the image files of a folder and those inside it; hidden ones are passed over."""
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             path = Path(root) / name
-            if _is_image(path):
+            if is_image(path):
                 yield path
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a file's name is that of an image, and not hidden."""
     return path.suffix[1:].lower() in _SUFFIXES and not path.name.startswith(".")
 
 

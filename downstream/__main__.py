@@ -1,4 +1,4 @@
-"""The command line of stage two: `python -m downstream curve|depth|train|report`."""
+"""The command line of stage two: `python -m downstream curve|depth|train|predict|report`."""
 
 from __future__ import annotations
 
@@ -55,6 +55,20 @@ examples:
   python -m downstream train configs/downstream/train.yaml name=top \\
       mode='{kind: partial, from_stage: stage3}'"""
 
+_PREDICT = """\
+Write a CSV file with a trained classifier's prediction for every image of a folder, of an image
+file, or of shards: file, prediction, confidence, error, and a probability for each class. An image
+that cannot be used has its reason in the column `error`; the others are predicted all the same."""
+
+_PREDICT_EXAMPLES = """\
+examples:
+  python -m downstream predict runs/train/model.safetensors path/to/photos --fit \\
+      --out predictions.csv
+  python -m downstream predict runs/train/model.safetensors 'datasets/mine/test-*.tar' \\
+      --out predictions.csv --accuracy 0.95
+
+Exit status: 0 done; 2 bad input, or no image that could be used."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this command line."""
@@ -76,6 +90,30 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         _add_config_arguments(study, resumes=name != "train")
+    predict = commands.add_parser(
+        "predict",
+        help="use a trained classifier",
+        description=_PREDICT,
+        epilog=_PREDICT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    predict.add_argument("model", metavar="MODEL", type=Path, help="a model.safetensors")
+    predict.add_argument("images", metavar="IMAGES", help="a folder, an image, or shards")
+    predict.add_argument("--out", metavar="CSV", type=Path, required=True, help="the file to write")
+    predict.add_argument(
+        "--fit", action="store_true", help="bring images to the size and channels of the model"
+    )
+    predict.add_argument(
+        "--accuracy",
+        metavar="SHARE",
+        help="abstain (?) below the confidence from which so many were right, such as 0.95",
+    )
+    predict.add_argument("--overwrite", action="store_true", help="replace the file")
+    predict.add_argument(
+        "--allow-external",
+        action="store_true",
+        help="import and run the code that an encoder of kind external names",
+    )
     report = commands.add_parser("report", help="write a study's report", description=_REPORT)
     report.add_argument("folder", metavar="RUN_DIR", type=Path, help="the folder of the study")
     return parser
@@ -106,10 +144,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, left = parser.parse_known_args(argv)
     if left:
         # Overrides that stand behind an option: argparse takes positionals in one piece only.
-        if args.command == "report" or any(text.startswith("-") for text in left):
+        takes_overrides = args.command not in ("predict", "report")
+        if not takes_overrides or any(text.startswith("-") for text in left):
             parser.error(f"unrecognized arguments: {' '.join(left)}")
         args.overrides += left
-    if args.command != "report" and args.config is None and not args.schema:
+    if hasattr(args, "config") and args.config is None and not args.schema:
         example = "quickstart" if args.command == "curve" else args.command
         parser.error(f"give a CONFIG, such as configs/downstream/{example}.yaml")
 
@@ -122,6 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.command == "report":
             print(f"wrote {_write_report(args.folder)}")
+        elif args.command == "predict":
+            return _predict(args)
         elif args.schema or args.print_config:
             _print_config(args)
         elif args.command == "depth":
@@ -204,6 +245,29 @@ def _train(args: argparse.Namespace) -> None:
 
     config = load_config(TrainConfig, args.config, args.overrides)
     print(f"wrote {train_classifier(config, overwrite=args.overwrite)}")
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from downstream.predict import predict
+
+    found = predict(
+        args.model,
+        args.images,
+        args.out,
+        fit=args.fit,
+        accuracy=args.accuracy,
+        overwrite=args.overwrite,
+        allow_external=args.allow_external,
+    )
+    abstained = f", {found.abstained} abstained from" if args.accuracy else ""
+    print(f"wrote {args.out}: {found.images - found.failed} predictions{abstained}")
+    if found.failed:
+        print(
+            f"warning: {found.failed} of {found.images} images could not be used, the first: "
+            f"{found.first_failure}",
+            file=sys.stderr,
+        )
+    return 2 if found.failed == found.images else 0
 
 
 def _say_how_to_go_on(args: argparse.Namespace) -> None:

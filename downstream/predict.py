@@ -1,0 +1,138 @@
+"""Predictions of a trained classifier for images in a folder or in shards, as a CSV file.
+
+Shapes: B images at a time, C channels, H height, W width, K classes.
+"""
+
+import csv
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.images import Named, named_images
+from models.classifier_file import TrainedClassifier, load_classifier
+from models.encoders import InputContract
+from training.errors import InputError
+
+ABSTAINED = "?"
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """How many images there were, and the first that could not be used with its reason."""
+
+    images: int
+    failed: int
+    abstained: int
+    first_failure: str | None
+
+
+def predict(
+    model_path: Path,
+    place: str,
+    out: Path,
+    *,
+    fit: bool = False,
+    accuracy: str | None = None,
+    overwrite: bool = False,
+    allow_external: bool = False,
+) -> Predicted:
+    """Write `file,prediction,confidence,error` and a probability for each class, image by image.
+
+    Images are read in bounded memory, and every block of rows is on disk before the next is
+    read. One that does not decode, or does not fit, has its reason in the column `error`.
+
+    Args:
+        place: a folder of images, an image, or a pattern of shards.
+        fit: bring images to the size and the channels that the model takes: the largest square
+            from the middle is scaled.
+        accuracy: of the model's calibration, such as "0.95": below the confidence that gave it,
+            the prediction is "?".
+    Raises:
+        InputError, DataError, ModelError: one line; nothing is written then.
+    """
+    if out.exists() and not overwrite:
+        raise InputError(f"--out: {out} exists; give another name or --overwrite")
+    model = load_classifier(model_path, allow_external=allow_external)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    threshold = _threshold(model, model_path, accuracy)
+    contract = model.header.encoder.input
+    images = named_images(
+        place,
+        channels=contract.channels if fit else None,
+        size=_side(contract, model_path) if fit else None,
+    )
+    first = next(images, None)  # says what is wrong with the place before a file is there
+    total = failed = abstained = 0
+    first_failure = None
+    with out.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "prediction", "confidence", "error", *model.classes])
+        rest = itertools.chain([] if first is None else [first], images)
+        for block in iter(lambda: list(itertools.islice(rest, _AT_ONCE)), []):
+            for name, probabilities, error in _predicted(model, block, contract, device):
+                total += 1
+                if probabilities is None:
+                    failed += 1
+                    first_failure = first_failure or f"{name}: {error}"
+                    table.writerow([name, "", "", error, *[""] * len(model.classes)])
+                    continue
+                best = int(probabilities.argmax())
+                confidence = float(probabilities[best])
+                sure = confidence >= threshold
+                abstained += not sure
+                label = model.classes[best] if sure else ABSTAINED
+                values = [f"{p:.6f}" for p in probabilities.tolist()]
+                table.writerow([name, label, f"{confidence:.6f}", "", *values])
+            file.flush()
+    return Predicted(total, failed, abstained, first_failure)
+
+
+def _predicted(
+    model: TrainedClassifier, block: list[Named], contract: InputContract, device: torch.device
+) -> Iterator[tuple[str, torch.Tensor | None, str]]:
+    """Yield name and probabilities [K], or None and the reason, in the block's order."""
+    wanted = (contract.channels, contract.height, contract.width)
+    errors: dict[int, str] = {}
+    pixels = []
+    for place, (_, image) in enumerate(block):
+        if isinstance(image, str):
+            errors[place] = image
+        elif image.shape != wanted:
+            given, takes = ("x".join(map(str, shape)) for shape in (image.shape, wanted))
+            errors[place] = (
+                f"is {given} (channels x height x width), the model takes {takes}; --fit brings "
+                "images to that"
+            )
+        else:
+            pixels.append(torch.from_numpy(np.ascontiguousarray(image)))
+    found = iter(model.probabilities(torch.stack(pixels).to(device)).cpu()) if pixels else iter(())
+    for place, (name, _) in enumerate(block):
+        if place in errors:
+            yield name, None, errors[place]
+        else:
+            yield name, next(found), ""
+
+
+def _threshold(model: TrainedClassifier, path: Path, accuracy: str | None) -> float:
+    if accuracy is None:
+        return 0.0
+    known = model.header.calibration.abstain_below
+    if accuracy not in known:
+        offered = ", ".join(known) or "none: too few labels were held out"
+        raise InputError(f"--accuracy: found {accuracy}; {path} knows the confidence for {offered}")
+    return known[accuracy]
+
+
+def _side(contract: InputContract, path: Path) -> int:
+    if contract.height != contract.width:
+        raise InputError(
+            f"--fit: {path} takes images of {contract.height} x {contract.width} pixels, which no "
+            "square gives; bring the images to that beforehand"
+        )
+    return contract.height
