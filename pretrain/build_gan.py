@@ -1,5 +1,6 @@
 """From a config and images to objectives with a discriminator, and what does not go together."""
 
+import numpy as np
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,7 +16,7 @@ from pretrain.adversarial_autoencoder import (
 )
 from pretrain.agreement import check_agreement
 from pretrain.config import PretrainConfig
-from pretrain.gan import Gan, GanConfig, PlayerOptimizers
+from pretrain.gan import Gan, GanConfig, PlayerOptimizers, bounded
 from pretrain.gan_config import GROUP
 from pretrain.gradient_penalty import NoPenalty
 from pretrain.networks import decoder_for, encoder_for, first_images
@@ -23,8 +24,6 @@ from pretrain.vae_gan import VaeGan, VaeGanConfig
 from training.averaging import NoAverage
 from training.errors import InputError
 from training.randomness import derive_seed
-
-_REMEMBERED_BYTES = 64 * 2**20
 
 
 def build_gan(config: PretrainConfig, objective: GanConfig | VaeGanConfig, images: Tensor) -> Gan:
@@ -61,7 +60,7 @@ def build_gan(config: PretrainConfig, objective: GanConfig | VaeGanConfig, image
         seed=config.seed,
         decoder=decoder_for(config, encoder, images) if objective.reconstruction > 0 else None,
         inference=inference,
-        real=_some(images),
+        real=bounded(images, np.arange(len(images))),
     )
 
 
@@ -92,15 +91,14 @@ def _optimizers(config: PretrainConfig) -> PlayerOptimizers:
     )
 
 
-def _some(images: Tensor) -> Tensor:
-    """Return images spread evenly over all, as many as fit in a bounded memory."""
-    most = max(1, _REMEMBERED_BYTES // images[0].numel())
-    return images[:: -(-len(images) // most)]
-
-
 def _refuse_contradictions(config: PretrainConfig, objective: GanConfig | VaeGanConfig) -> None:
     """Refuse settings that cannot go together whatever the encoder is."""
     loss, penalty, inputs = objective.loss, objective.penalty, objective.inputs
+    if config.steps is not None and config.steps < objective.d_steps:
+        raise InputError(
+            f"steps: found {config.steps} with objective.d_steps {objective.d_steps}, so that the "
+            "generator is never trained; take more steps or a smaller objective.d_steps"
+        )
     if (
         isinstance(objective, GanConfig)
         and objective.export == "encoder"

@@ -49,6 +49,14 @@ from training.randomness import StepDraws, derive_seed
 from training.stage_rates import StageRatesConfig
 from training.trainable import Batch, Phase
 
+_REMEMBERED_BYTES = 64 * 2**20
+
+
+def bounded(images: Tensor, rows: Rows) -> Tensor:
+    """Return images of some rows, spread evenly over them, as many as 64 MiB hold."""
+    most = max(1, _REMEMBERED_BYTES // images[0].numel())
+    return images[torch.from_numpy(rows[:: -(-len(rows) // most)])]
+
 
 class GanConfig(PlayersConfig):
     """Tell real images from generated ones (Goodfellow et al. 2014)."""
@@ -111,7 +119,8 @@ class Gan(Objective):
         Args:
             decoder: for the reconstruction, where its weight is above 0.
             inference: the encoder from images to codes, where one is trained.
-            real: uint8 [N, C, H, W], among which the previews look for neighbours of samples.
+            real: uint8 [N, C, H, W], among which the previews look for neighbours of samples
+                until `monitors` is given all images.
         """
         super().__init__()
         self.config = config
@@ -139,9 +148,10 @@ class Gan(Objective):
         self._batch_norms = [part for part in encoder.modules() if isinstance(part, _BatchNorm)]
         self._real = real
         self._health: GanHealth | None = None
+        chance = "adaptive.most" if config.inputs.adaptive else "chance"
         self.warnings = [
-            f"objective.inputs.augment: {cause}, always, so that generated images may do so too; "
-            "lower objective.inputs.chance to 0.8 or less, or turn it off"
+            f"objective.inputs.augment: {cause}, so that generated images may do so too where that "
+            f"is always done; lower objective.inputs.{chance} to 0.8 or less, or turn it off"
             for cause in leaks(config.inputs)
         ]
         self._clip_weights()
@@ -208,7 +218,11 @@ class Gan(Objective):
     def monitors(
         self, images: Tensor, trained: Rows, held_out: Rows, folder: Path
     ) -> Sequence[Monitor]:
-        """Return the one that watches the players and the samples."""
+        """Return the one that watches the players and the samples.
+
+        Neighbours of samples are looked for among all images that are trained on.
+        """
+        self._real = bounded(images, trained)
         self._health = GanHealth(
             self,
             self.generator.latent,

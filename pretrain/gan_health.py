@@ -21,11 +21,13 @@ from pretrain.held_out import Rows
 from pretrain.objective import to_float
 from pretrain.reference import reference_encoder
 from pretrain.sample_quality import QualityMeasure, SampleQuality
+from training.errors import InputError
 from training.trainable import Trainable
 
 Verdict = Literal["healthy", "discriminator overpowering", "mode collapse", "diverged"]
 
 REPORT = "health.json"
+_FEWEST = 4
 IMAGES = 2000
 """Real images, and samples, that are compared: fewer where there are fewer."""
 
@@ -147,7 +149,7 @@ class GanHealth:
             reference: as `reference_encoder` takes it.
             folder: where health.json is written.
         Raises:
-            InputError: as `reference_encoder`.
+            InputError: as `reference_encoder`; or images that are too few or all the same.
         """
         self._players, self._latent = players, latent
         self._trained, self._held_out = (
@@ -157,6 +159,12 @@ class GanHealth:
         self._path = folder / REPORT
         # Of images held out, where there are enough: samples are to be new ones.
         real = self._held_out if len(self._held_out) >= IMAGES // 2 else self._trained
+        if len(real) < _FEWEST or bool((real == real[0]).all()):
+            found = f"{len(real)} images" if len(real) < _FEWEST else "images that are all the same"
+            raise InputError(
+                f"data.shards: found {found}, with which no samples can be compared; give "
+                f"{_FEWEST} images or more that differ"
+            )
         self._quality = QualityMeasure(reference_encoder(reference, contract), real)
         self._count = len(real)
         self.said: str | None = None

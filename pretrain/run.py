@@ -227,4 +227,5 @@ def _what_next(
     if isinstance(shards, str) and store.info and store.info.counts.get("test"):
         folder = Path(shards).parent
         curve += [f"data.{split}={folder / f'{split}-*.tar'}" for split in ("train", "test")]
-    return f"wrote {artifact}\nnext: {shlex.join(curve)}"
+    made = "there is" if result.status == "already_finished" else "wrote"
+    return f"{made} {artifact}\nnext: {shlex.join(curve)}"

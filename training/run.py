@@ -225,10 +225,9 @@ class _Run:
                 ends = done == total or stops_early
                 interrupted = not ends and self._agree_to_stop(stop, done)
                 with self.clock.paused():
-                    if ends:
-                        self._restore_best()
+                    shown = self._restore_best(done) if ends else done
                     if ends or done % self.preview_every == 0:
-                        self._preview(done)
+                        self._preview(shown)
                     if ends and self.accelerator.is_main_process:
                         for name in trainer.trainable.animated:
                             self.directory.save_animation(name)
@@ -329,10 +328,20 @@ class _Run:
             with self.trainer.exportable() as best:
                 self.best = {name: v.detach().clone() for name, v in best.state_dict().items()}
 
-    def _restore_best(self) -> None:
-        if self.best:
-            self.trainer.restore(self.best)
-            self.console.say(f"weights of step {self.watch.best_step:,}, the best ones")
+    def _restore_best(self, done: int) -> int:
+        """Return to the best weights, where they are kept; return the step that the weights are of.
+
+        Monitors measure them again, so that what these say last is of the weights that are kept.
+        """
+        best = self.watch.best_step
+        if not self.best or best is None:
+            return done
+        self.trainer.restore(self.best)
+        self.console.say(f"weights of step {best:,}, the best ones")
+        if self.monitors and best != done:
+            self.ranks.mark("monitor")
+            measure(self.monitors, self.trainer, best)
+        return best
 
     def _agree_to_stop(self, stop: StopRequest, done: int) -> bool:
         if self.trainer.device.type != "cpu" and done % _STEPS_BETWEEN_AGREEMENTS:

@@ -27,6 +27,7 @@ from tests.pretrain.test_gan import IMAGES as FEW
 from tests.pretrain.test_gan import gan
 from tests.processes import run_on_ranks
 from training.checkpoints import load_checkpoint
+from training.errors import InputError
 
 # ---------------------------------------------------------------- the verdict
 
@@ -251,6 +252,35 @@ def test_a_run_ends_with_its_health_and_resumes_exactly(
     unseen = ("name=unseen", "data.held_out=0.1", "probe.every=12", "health.every=0")
     assert command(*OPTIONS, *unseen) == 0
     assert_same_weights(run, tmp_path / "runs/unseen")
+
+
+def test_health_is_told_of_the_weights_that_are_kept(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that grows worse returns to its best weights, and speaks of these."""
+    stops = "early_stopping={metric: gan/relative_fid, patience: 2, worse_by: 0.5}"
+    assert command(*OPTIONS, "probe.every=1", "log.every=1", "optimizer.lr=0.3", stops) == 0
+    run = tmp_path / "runs/digits"
+    shown = capsys.readouterr().out
+    report = json.loads((run / REPORT).read_text())
+    assert f"weights of step {report['step']}, the best ones" in shown
+    (line,) = [line for line in lines(run) if line["step"] == report["step"]]
+    assert report["relative_fid"] == pytest.approx(line["gan/relative_fid"], rel=1e-4)
+    assert report["step"] < lines(run)[-1]["step"]
+    header = read_artifact(run / "encoder.safetensors")
+    assert (
+        header.metrics["health"]
+        == f"{report['verdict']} at step {report['step']}: " + (report["reason"])
+    )
+
+
+@pytest.mark.parametrize("images", [FEW[:3], FEW[:1].repeat(9, 1, 1, 1)])
+def test_images_that_no_sample_can_be_compared_with_are_refused(
+    images: Tensor, tmp_path: Path
+) -> None:
+    rows = np.arange(len(images))
+    with pytest.raises(InputError, match=r"data\.shards: found .*4 images or more that differ"):
+        gan().monitors(images, rows, rows[:0], tmp_path)
 
 
 def test_a_run_whose_loss_is_not_finite_says_so(run_pretrain: Command, tmp_path: Path) -> None:
