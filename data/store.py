@@ -134,6 +134,11 @@ def open_store(
     return store
 
 
+def expected_count(shards: Sequence[Path]) -> int | None:
+    """How many images `dataset.json` says that the shards hold, if they are whole splits."""
+    return _count(shards, _info(shards))
+
+
 def _info(shards: Sequence[Path]) -> DatasetInfo | None:
     folders = {shard.parent for shard in shards}
     if len(folders) != 1:
@@ -146,7 +151,6 @@ def _info(shards: Sequence[Path]) -> DatasetInfo | None:
 
 
 def _count(shards: Sequence[Path], info: DatasetInfo | None) -> int | None:
-    """How many images `dataset.json` says that the shards hold, if they are whole splits."""
     if info is None:
         return None
     names = {shard.name for shard in shards}

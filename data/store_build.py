@@ -126,7 +126,7 @@ def _fill(
         (folder / KEYS_FILE).open("w", encoding="utf-8", newline="\n") as keys_file,
         Progress("decoding images, once", expected) as progress,
     ):
-        for sample, image in _decode_all(shards, channels, size):
+        for sample, image in decode_all(shards, channels, size):
             progress.step()
             if isinstance(sample, BadSample) or isinstance(image, str):
                 reason = sample.reason if isinstance(sample, BadSample) else str(image)
@@ -215,10 +215,17 @@ def _decode(sample: Sample | BadSample, channels: int | None, size: int | None) 
         return sample, str(error)
 
 
-def _decode_all(
-    shards: Sequence[Path], channels: int | None, size: int | None
-) -> Iterator[Decoded]:
-    """Decode in order by a few threads, with a bounded number of images in flight."""
+def decode_all(shards: Sequence[Path], channels: int | None, size: int | None) -> Iterator[Decoded]:
+    """Decode all samples of `shards`, in order, with a bounded number of images in flight.
+
+    A few threads decode ahead of what is taken.
+
+    Yields:
+        Each sample with its image, uint8 [C, H, W], or with the reason why there is none, which
+        is None where the sample itself is bad.
+    Raises:
+        DataError: a shard that cannot be opened, or without images.
+    """
     samples = _samples(shards)
     chunk_samples = 1
     # The first image tells how large images are, and so how many make a chunk.

@@ -1,4 +1,4 @@
-"""The command line of stage two: `python -m downstream curve|depth|train|predict|report`."""
+"""The command line of stage two: `python -m downstream curve|depth|train|predict|embed|report`."""
 
 from __future__ import annotations
 
@@ -69,6 +69,28 @@ examples:
 
 Exit status: 0 done; 2 bad input, or no image that could be used."""
 
+_EMBED = """\
+Write an encoder's features of all images of some shards to a file, with their keys and, where
+there are any, their labels (-1, or null, where one has none).
+
+Images are read in order and encoded block by block: there may be more than memory holds. An
+existing file is kept unless --overwrite is given; a new one appears at the end, whole.
+
+  .npz      arrays keys [N], labels [N] and features [N, F], for numpy.load
+  .parquet  columns key, label and features; needs pip install 'underlayer[parquet]'
+
+key=value is one of a study's features.*, such as stages, grid, pooling, flip_average and views, or
+channels, size, on_bad and max_bad_share of its data.*, or allow_external."""
+
+_EMBED_EXAMPLES = """\
+examples:
+  python -m downstream embed runs/quickstart/encoder.safetensors \\
+      'datasets/fashion-mnist-mini/test-*.tar' --out features.npz
+  python -m downstream embed runs/quickstart/encoder.safetensors \\
+      'datasets/fashion-mnist-mini/*.tar' --out features.parquet grid=1 stages='[stage3]'
+
+Exit status: 0 done, or stopped by SIGTERM or Ctrl-C; 2 bad input."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this command line."""
@@ -114,6 +136,22 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="import and run the code that an encoder of kind external names",
     )
+    embed = commands.add_parser(
+        "embed",
+        help="write an encoder's features of images to a file",
+        description=_EMBED,
+        epilog=_EMBED_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    embed.add_argument("encoder", metavar="ENCODER", type=Path, help="an encoder.safetensors")
+    embed.add_argument(
+        "shards", metavar="SHARDS", help="WebDataset tars: paths, globs or braces, as in a config"
+    )
+    embed.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="values that replace the defaults"
+    )
+    embed.add_argument("--out", metavar="FILE", type=Path, required=True, help=".npz or .parquet")
+    embed.add_argument("--overwrite", action="store_true", help="replace an existing file")
     report = commands.add_parser("report", help="write a study's report", description=_REPORT)
     report.add_argument("folder", metavar="RUN_DIR", type=Path, help="the folder of the study")
     return parser
@@ -163,6 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"wrote {_write_report(args.folder)}")
         elif args.command == "predict":
             return _predict(args)
+        elif args.command == "embed":
+            _embed(args)
         elif args.schema or args.print_config:
             _print_config(args)
         elif args.command == "depth":
@@ -221,6 +261,7 @@ def _curve(args: argparse.Namespace) -> None:
     report = _write_report(folder)
     summary = summarize(folder)
     print(f"\n{summary['verdict']}\n\n{summary_table(summary)}\n\nreport: {report}")
+    _say_cache_size(config.runs_dir)
 
 
 def _depth(args: argparse.Namespace) -> None:
@@ -233,9 +274,36 @@ def _depth(args: argparse.Namespace) -> None:
     if depths is None:
         _say_how_to_go_on(args)
         return
-    picture = Path(config.runs_dir, config.name, "depth.svg")
+    folder = Path(config.runs_dir, config.name)
+    picture = folder / "depth.svg"
     picture.write_text(depth_svg(depths, config.budget), encoding="utf-8")
     print(f"\n{depth_table(depths)}\n\nwrote {picture}")
+    _say_cache_size(folder)
+
+
+def _embed(args: argparse.Namespace) -> None:
+    import os
+
+    from downstream.embed import EmbedConfig, embed
+    from training.config import load_config
+
+    # A pattern that the shell has expanded is several paths.
+    shards = [args.shards, *(text for text in args.overrides if "=" not in text)]
+    overrides = [text for text in args.overrides if "=" in text]
+    config = load_config(EmbedConfig, os.devnull, overrides)  # every key has a default
+    done = embed(args.encoder, shards, args.out, config, overwrite=args.overwrite)
+    if done is None:
+        print("stopped; nothing was written")
+        return
+    labels = {0: "no labels", done.images: "labels"}.get(done.labelled, f"{done.labelled:,} labels")
+    print(f"wrote {args.out}: {done.features:,} features of {done.images:,} images, {labels}")
+
+
+def _say_cache_size(runs_dir: str | Path) -> None:
+    from downstream.feature_cache import cache_size, features_folder
+
+    if line := cache_size(features_folder(runs_dir)):
+        print(line)
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from downstream.features import FeaturesConfig, extract
 from downstream.finetune import Fit
-from downstream.heads.build import fit_heads
-from downstream.heads.problems import LinearScores, Problems, held_out_folds
+from downstream.heads.build import heads_of
+from downstream.heads.problems import LinearScores
 from downstream.inputs import LabelledImages, PretrainedEncoder, fresh_encoder
 from downstream.modes import (
     DepthSearch,
@@ -123,17 +123,14 @@ class Attempts:
         config = self.config.features
         encoder = self.encoder.load().to(self.accelerator.device)
         features = self._features(encoder, rows, config.model_copy(update={"stages": (*stages,)}))
-        labels = self.data.labels[torch.from_numpy(rows)][None]
-        folds = held_out_folds(labels, self.config.head, [derive_seed(seed, "head/folds")])
-        device = self.accelerator.device
-        problems = Problems(
+        (head,) = heads_of(
             features[None],
-            labels.to(device),
-            None if folds is None else folds.to(device),
-            self.classes,
-            config.std_floor,
+            self.data.labels[torch.from_numpy(rows)][None].to(self.accelerator.device),
+            self.config.head,
+            classes=self.classes,
+            std_floor=config.std_floor,
+            fold_seeds=[derive_seed(seed, "head/folds")],
         )
-        (head,) = fit_heads(problems, self.config.head)
         if not isinstance(head, LinearScores):
             raise InputError(
                 f"head.kind: found {self.config.head.kind!r}, which is not linear in the features "

@@ -1,27 +1,27 @@
-"""Features of a frozen encoder: every stage pooled to a grid, concatenated, computed once.
+"""Features of a frozen encoder: every stage pooled to a grid, concatenated.
 
-Shapes: N images, R of them wanted, F features.
+Shapes: B images at a time, C channels, H height, W width, F features.
 """
 
-import hashlib
-import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.lib.format import write_array_header_1_0
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from data.augment import Augment, AugmentConfig, AugmentParams
+from downstream.projection import Transform
 from models.dropout import dropout_layers
 from models.encoders import Encoder
-from models.heads import pool_to_grid, pooled_width
+from models.heads import Pooling, pool_to_grid, pooled_width
+from training.errors import InputError
+from training.randomness import derive_seed
 
-_AT_ONCE = 500
+_MOST_AT_ONCE = 500
+_FLOATS_AT_ONCE = 2**27
 _CALIBRATION_BATCH = 250
 
 
@@ -33,9 +33,39 @@ class FeaturesConfig(BaseModel):
     stages: tuple[str, ...] | None = Field(
         None, min_length=1, description="names of the stages to concatenate; null: all"
     )
-    grid: PositiveInt = Field(4, description="side of the raster to which each stage is pooled")
+    grid: PositiveInt = Field(
+        4, description="side of the raster to which each stage is pooled; 1: over all positions"
+    )
+    pooling: Pooling = Field(
+        "mean", description="what a cell of the raster becomes: mean, max or generalized_mean"
+    )
+    exponent: float = Field(
+        3.0,
+        ge=1,
+        le=20,
+        description="of generalized_mean: 1 is the mean of what is above 0, 20 nearly the maximum",
+    )
     flip_average: bool = Field(
         False, description="average the features of an image and of its mirror image"
+    )
+    views: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="changes by `augment`, the same for every image, whose features are averaged "
+        "with the image's own; each costs as much as that",
+    )
+    augment: AugmentConfig = Field(
+        AugmentConfig(horizontal_flip=False, shift=0.06),
+        description="what the changes of `views` are drawn from",
+    )
+    transform: Transform = Field(
+        "none",
+        description="pca: project onto the principal directions of the unlabelled training "
+        "images' features; whiten: then divide by the deviations along them",
+    )
+    components: PositiveInt | None = Field(
+        None, description="most directions that `transform` keeps; null: all that vary"
     )
     std_floor: float = Field(
         0.1,
@@ -44,25 +74,74 @@ class FeaturesConfig(BaseModel):
         "of all features over the labelled images",
     )
 
+    @model_validator(mode="after")
+    def _components_of_a_transform(self) -> "FeaturesConfig":
+        if self.components is not None and self.transform == "none":
+            raise ValueError(
+                f"found components {self.components} with transform none; take pca or whiten, or "
+                "leave components null"
+            )
+        return self
+
+
+def check_stages(config: FeaturesConfig, known: Sequence[str], encoder: Path, *, key: str) -> None:
+    """Check that an encoder has the stages that are asked for.
+
+    Args:
+        known: the names of the encoder's stages.
+        encoder: where it lies.
+        key: that of `config.stages`, for the message.
+    Raises:
+        InputError: naming the key, the stage and those that there are.
+    """
+    for name in config.stages or ():
+        if name not in known:
+            raise InputError(f"{key}: found {name!r}; {encoder} has the stages {', '.join(known)}")
+
 
 def feature_count(shapes: Mapping[str, Sequence[int]], config: FeaturesConfig) -> int:
-    """Return F for an encoder whose stages have these output shapes."""
-    return sum(
+    """Return F for an encoder whose stages have these output shapes; a transform may keep fewer."""
+    count = sum(
         pooled_width(shape, config.grid)
         for name, shape in shapes.items()
         if config.stages is None or name in config.stages
     )
+    return count if config.components is None else min(count, config.components)
+
+
+def images_at_once(encoder: Encoder) -> int:
+    """Return how many images to give to `extract`, so that all stages' outputs fit in 512 MiB."""
+    floats = sum(math.prod(shape) for shape in encoder.output_shapes.values())
+    return max(1, min(_MOST_AT_ONCE, _FLOATS_AT_ONCE // floats))
 
 
 @torch.no_grad()
 def extract(encoder: Encoder, images: Tensor, config: FeaturesConfig) -> Tensor:
-    """Features [B, F] of uint8 images [B, C, H, W], on the encoder's device, in eval mode."""
+    """Features [B, F] of uint8 images [B, C, H, W], on the encoder's device, in eval mode.
+
+    They depend on each image alone, and not on those beside it; no transform is applied.
+    """
     encoder.eval()
     pixels = images.float().div_(255)
     features = _pooled(encoder, pixels, config)
+    for view in _other_views(pixels, config):
+        features = features + _pooled(encoder, view, config)
+    views = 1 + config.flip_average + config.views
+    return features / views if views > 1 else features
+
+
+def _other_views(pixels: Tensor, config: FeaturesConfig) -> Iterator[Tensor]:
+    """Yield what is seen of images [B, C, H, W] besides themselves."""
     if config.flip_average:
-        features = (features + _pooled(encoder, pixels.flip(3), config)) / 2
-    return features
+        yield pixels.flip(3)
+    augment = Augment(config.augment)
+    for number in range(config.views):
+        seed = derive_seed(0, "features/views", number)
+        drawn = augment.draw(1, torch.Generator().manual_seed(seed))
+        # One change for all: drawn image by image, features would depend on an image's place.
+        values = {f.name: getattr(drawn, f.name).to(pixels.device) for f in fields(drawn)}
+        same = {name: v.expand(len(pixels), *v.shape[1:]) for name, v in values.items()}
+        yield augment.apply(pixels, AugmentParams(**same))
 
 
 def _pooled(encoder: Encoder, pixels: Tensor, config: FeaturesConfig) -> Tensor:
@@ -70,69 +149,11 @@ def _pooled(encoder: Encoder, pixels: Tensor, config: FeaturesConfig) -> Tensor:
     highest = max(wanted, key=encoder.stage_names.index)
     stages = encoder.stages(pixels, upto=highest)
     parts = [
-        pool_to_grid(stages[name], config.grid) for name in encoder.stage_names if name in wanted
+        pool_to_grid(stages[name], config.grid, config.pooling, exponent=config.exponent)
+        for name in encoder.stage_names
+        if name in wanted
     ]
     return torch.cat(parts, dim=1)
-
-
-def cached_features(
-    folder: Path,
-    identity: Mapping[str, Any],
-    make_encoder: Callable[[], Encoder],
-    images: Tensor,
-    rows: NDArray[np.int64],
-    config: FeaturesConfig,
-    device: torch.device,
-) -> NDArray[np.float32]:
-    """Features [R, F] of some rows of uint8 images [N, C, H, W], from the cache or computed.
-
-    Args:
-        folder: the cache; a file in it appears only when it is whole.
-        identity: fit for JSON; with the rows and the config it tells equal features: which
-            encoder, which images.
-        make_encoder: called where there is no whole file yet.
-        rows: ascending row numbers [R].
-    Returns:
-        A memory-mapped array.
-    """
-    rows_hash = hashlib.sha256(np.ascontiguousarray(rows, "<i8").tobytes()).hexdigest()
-    # std_floor acts after the cache.
-    settings = config.model_dump(mode="json", exclude={"std_floor"})
-    key = json.dumps({**identity, "features": settings, "rows": rows_hash}, sort_keys=True)
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{path.name}.{os.getpid()}"
-        try:
-            encoder = make_encoder().to(device)
-            _write_features(temporary, encoder, images, rows, config, device)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    # Copy on write: torch has no read-only tensors.
-    loaded: NDArray[np.float32] = np.load(path, mmap_mode="c", allow_pickle=False)
-    return loaded
-
-
-def _write_features(
-    path: Path,
-    encoder: Encoder,
-    images: Tensor,
-    rows: NDArray[np.int64],
-    config: FeaturesConfig,
-    device: torch.device,
-) -> None:
-    shape = (len(rows), feature_count(encoder.output_shapes, config))
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    # Written, not mapped: a full disk then raises an error instead of killing the process.
-    with path.open("wb") as file:
-        write_array_header_1_0(file, header)
-        for start in range(0, len(rows), _AT_ONCE):
-            part = torch.from_numpy(rows[start : start + _AT_ONCE])
-            features = extract(encoder, images[part].to(device), config)
-            file.write(features.cpu().numpy().astype("<f4", copy=False).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @torch.no_grad()

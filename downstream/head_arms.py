@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from downstream.config import Arm, CurveConfig
-from downstream.features import cached_features, calibrate_batch_norm, feature_count
-from downstream.heads.build import fit_heads, head_flops
-from downstream.heads.problems import FittedHead, Problems, all_logits, held_out_folds
+from downstream.feature_cache import FeatureCache, features_folder
+from downstream.features import calibrate_batch_norm, feature_count
+from downstream.heads.build import head_flops, heads_of
+from downstream.heads.problems import FittedHead, all_logits
 from downstream.inputs import LabelledImages, StudyInputs, fresh_encoder
 from downstream.metrics import classification_scores
 from downstream.results import Row, RowKey
@@ -69,16 +69,10 @@ def fixed_features(
         make_encoder = partial(random_encoder, inputs, config, seed)
         name = f"random {header.spec.model_dump_json()} {header.input.model_dump_json()} "
         name += f"seed {config.seed}/{seed} calibrated on {inputs.train.fingerprint}"
-    parts = []
-    for split, wanted in ((inputs.train, rows), (inputs.test, np.arange(len(inputs.test)))):
-        identity = {"encoder": name, "images": split.fingerprint}
-        folder = Path(config.runs_dir, ".cache", "features")
-        parts.append(
-            cached_features(
-                folder, identity, make_encoder, split.images, wanted, config.features, device
-            )
-        )
-    return FixedFeatures(rows, *parts)
+    folder = features_folder(config.runs_dir)
+    cache = FeatureCache(folder, name, make_encoder, config.features, inputs.train, device)
+    test = cache.features(inputs.test, np.arange(len(inputs.test)))
+    return FixedFeatures(rows, cache.features(inputs.train, rows), test)
 
 
 def random_encoder(inputs: StudyInputs, config: CurveConfig, seed: int) -> Encoder:
@@ -159,13 +153,11 @@ def _fit_draws(
     device: torch.device,
 ) -> Sequence[FittedHead]:
     labels = torch.stack([inputs.train.labels[torch.from_numpy(rows)] for rows in draws.values()])
-    seeds = [derive_seed(config.seed, "head/folds", draw) for draw in draws]
-    folds = held_out_folds(labels, config.head, seeds)
-    problems = Problems(
+    return heads_of(
         torch.stack([features.labelled(rows) for rows in draws.values()]).to(device),
         labels.to(device),
-        None if folds is None else folds.to(device),
-        inputs.classes,
-        config.features.std_floor,
+        config.head,
+        classes=inputs.classes,
+        std_floor=config.features.std_floor,
+        fold_seeds=[derive_seed(config.seed, "head/folds", draw) for draw in draws],
     )
-    return fit_heads(problems, config.head)

@@ -10,7 +10,7 @@ from torch import Tensor
 from data.labels import check_budget
 from data.store import ResidentStore
 from downstream.config import CurveConfig, StudyDataConfig
-from downstream.features import FeaturesConfig
+from downstream.features import FeaturesConfig, check_stages
 from models.artifact import (
     ArtifactHeader,
     artifact_hash,
@@ -119,11 +119,7 @@ def open_encoders(
     if len(set(hashes)) < len(hashes):
         raise InputError(f"encoder: two of {[str(p) for p in paths]} are the same; name each once")
     stages = [stage.name for stage in headers[0].stages]
-    for name in features.stages or ():
-        if name not in stages:
-            raise InputError(
-                f"features.stages: found {name!r}; {paths[0]} has the stages {', '.join(stages)}"
-            )
+    check_stages(features, stages, paths[0], key="features.stages")
     seeds = _row_seeds([header.seed for header in headers])
     return tuple(
         PretrainedEncoder(*parts) for parts in zip(paths, headers, hashes, seeds, strict=True)

@@ -5,8 +5,18 @@ from typing import Any
 
 from downstream.config import Arm, CurveConfig
 from downstream.head_arms import CALIBRATION_IMAGES
+from downstream.heads.build import HeadConfig
+from downstream.heads.discriminant import DiscriminantConfig
+from downstream.heads.logistic import LogisticConfig
+from downstream.heads.neighbours import NeighboursConfig
+from downstream.heads.prototypes import PrototypesConfig
+from downstream.heads.ridge import RidgeConfig
+from downstream.heads.softmax import SoftmaxConfig
+from downstream.heads.svm import SvmConfig
 from downstream.leaks import Leaks
 from downstream.recipes import FitConfig
+
+_PIXELS = "raw pixels"
 
 
 def arm_notes(arm: Arm, config: CurveConfig, environment: Mapping[str, Any]) -> list[str]:
@@ -23,7 +33,7 @@ def arm_notes(arm: Arm, config: CurveConfig, environment: Mapping[str, Any]) -> 
             ]
         case "raw_logistic":
             return [
-                _head("raw pixels (multinomial logistic regression)", config),
+                _head(_PIXELS, config),
                 "Inductive: no test image was seen before the final scores.",
             ]
         case "scratch":
@@ -78,12 +88,40 @@ def study_notes(config: CurveConfig, environment: Mapping[str, Any], leaks: Leak
 
 
 def _head(features: str, config: CurveConfig) -> str:
-    head = config.head
+    name, choices = _in_words(config.head)
+    how = "by leaving out each" if isinstance(config.head, RidgeConfig) else "by cross-validation"
+    through = ""
+    if config.features.transform != "none" and features != _PIXELS:
+        through = f", by {config.features.transform} on unlabelled training images"
     return (
-        f"A linear softmax head on {features}, standardized by the N labelled images; L2 strength "
-        f"(of {len(head.strengths)}) and early stopping chosen by cross-validation inside the N "
-        "labels."
+        f"{name} on {features}{through}, standardized by the N labelled images; {choices} chosen "
+        f"{how} inside the N labels. Inductive."
     )
+
+
+def _in_words(head: HeadConfig) -> tuple[str, str]:
+    """Return what a head is, and what it chooses."""
+    match head:
+        case SoftmaxConfig():
+            return (
+                "A linear softmax head",
+                f"L2 strength (of {len(head.strengths)}) and early stopping",
+            )
+        case LogisticConfig():
+            return "Logistic regression", f"L2 strength (of {len(head.strengths)})"
+        case RidgeConfig():
+            return "Ridge regression", f"strength (of {len(head.strengths)})"
+        case SvmConfig():
+            return "A linear support vector machine", f"L2 strength (of {len(head.strengths)})"
+        case DiscriminantConfig():
+            return (
+                "Linear discriminant analysis",
+                f"shrinkage (of {len(head.shrinkages)})",
+            )
+        case PrototypesConfig():
+            return f"The nearest class mean ({head.distance})", "temperature"
+        case NeighboursConfig():
+            return "Nearest neighbours by cosine", "their number and how their votes are weighed"
 
 
 def _recipe(settings: FitConfig) -> str:

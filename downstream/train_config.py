@@ -1,6 +1,6 @@
 """The config of a training run of stage two: its table of contents."""
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from data.store import ReadingConfig
 from downstream.features import FeaturesConfig
@@ -55,3 +55,13 @@ class TrainConfig(BaseModel):
         Recipe(head_steps=50, encoder_lr_factor=0.3),
         description="how stages are trained under a new head, and the network from scratch",
     )
+
+    @field_validator("features")
+    @classmethod
+    def _as_the_model_makes_them(cls, features: FeaturesConfig) -> FeaturesConfig:
+        for key, kept in (("pooling", "mean"), ("views", 0), ("transform", "none")):
+            if (value := getattr(features, key)) != kept:
+                raise ValueError(
+                    f"found {key} {value}, which a kept model does not repeat; leave it {kept}"
+                )
+        return features

@@ -4,6 +4,7 @@ Shapes: B batch, C channels, H height, W width, D features, K classes.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +15,42 @@ from models.encoders import Encoder
 from models.errors import ModelError
 from models.initialization import initialize
 
+Pooling = Literal["mean", "max", "generalized_mean"]
 
-def pool_to_grid(features: Tensor, grid: int) -> Tensor:
-    """Average feature maps [B, C, H, W] over a grid x grid raster -> [B, C * grid * grid].
+_SMALLEST = 1e-6
+
+
+def pool_to_grid(
+    features: Tensor, grid: int, pooling: Pooling = "mean", *, exponent: float = 3.0
+) -> Tensor:
+    """Pool feature maps [B, C, H, W] over a grid x grid raster -> [B, C * grid * grid].
 
     Features [B, D] are returned unchanged. Where height and width do not divide by `grid`, cells
-    overlap by a pixel (adaptive average pooling); maps smaller than the grid repeat values.
+    overlap by a pixel (adaptive pooling); maps smaller than the grid repeat values.
+
+    Args:
+        pooling: what a cell becomes: its mean, its largest value, or its generalized mean
+            (Radenovic et al. 2019, "Fine-tuning CNN Image Retrieval with No Human Annotation").
+        exponent: p of the generalized mean (mean of x^p)^(1/p), where values below 0 count as 0;
+            1 or more: 1 is the mean, and a large one nearly the maximum.
     """
     if features.dim() == 2:
         return features
+    if pooling == "generalized_mean":
+        return _generalized_mean(features, grid, exponent).flatten(1)
     if features.shape[2:] == (grid, grid):
         return features.flatten(1)  # pooling would copy it slowly, and its gradient more so
+    if pooling == "max":
+        return F.adaptive_max_pool2d(features, grid).flatten(1)
     return F.adaptive_avg_pool2d(features, grid).flatten(1)
+
+
+def _generalized_mean(features: Tensor, grid: int, exponent: float) -> Tensor:
+    positive = features.clamp_min(0)
+    # Powers of shares of a map's largest value do not overflow.
+    largest = positive.amax(dim=(2, 3), keepdim=True).clamp_min(_SMALLEST)
+    powers = (positive / largest).pow(exponent)
+    return F.adaptive_avg_pool2d(powers, grid).pow(1 / exponent) * largest
 
 
 def pooled_width(shape: Sequence[int], grid: int) -> int:

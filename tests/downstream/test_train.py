@@ -125,6 +125,7 @@ def test_with_a_label_for_each_class_it_stays_with_frozen_stages(config, encoder
         (["mode={kind: sideways}"], ["mode", "sideways", "frozen"]),
         (["encoder=nowhere.safetensors"], ["nowhere.safetensors", "does not exist"]),
         (["data.test=nowhere/*.tar"], ["nowhere"]),
+        (["features.transform=whiten"], ["features", "transform whiten", "none"]),
     ],
 )
 def test_bad_input_is_told_in_one_line(config, capsys, overrides, words):

@@ -1,0 +1,146 @@
+"""Features of labelled images on disk: computed once, then mapped.
+
+Shapes: R rows of a split, F features, K features after a transform.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.lib.format import write_array_header_1_0
+from numpy.typing import NDArray
+from torch import Tensor
+
+from downstream.features import FeaturesConfig, extract, feature_count, images_at_once
+from downstream.inputs import LabelledImages
+from downstream.projection import Projection, fit_projection
+from models.encoders import Encoder
+
+FITTED_IMAGES = 10_000
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """One encoder's features of images, each kept as a file that appears only when it is whole.
+
+    Processes may compute the same features at once: each writes a file of its own, and that of the
+    first to end is kept.
+
+    Fields:
+        folder: where the files are.
+        encoder: tells its weights from any other's; make_encoder: called where there is no file.
+        training: what a transform is fitted on, without the labels.
+        device: where features are computed.
+    """
+
+    folder: Path
+    encoder: str
+    make_encoder: Callable[[], Encoder]
+    config: FeaturesConfig
+    training: LabelledImages
+    device: torch.device
+
+    def features(self, split: LabelledImages, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the features [R, F or K] of some rows, ascending, of a split: a mapped array.
+
+        Raises:
+            InputError: a transform is asked for, and no training image differs from another.
+        """
+        rows_hash = hashlib.sha256(np.ascontiguousarray(rows, "<i8").tobytes()).hexdigest()
+        path = self._path(".npy", images=split.fingerprint, rows=rows_hash)
+        if not path.exists():
+            encoder = self.make_encoder().to(self.device)
+            projection = self._projection(encoder)
+            blocks: Iterable[Tensor] = self._blocks(encoder, split.images, rows)
+            width = feature_count(encoder.output_shapes, self.config)
+            if projection is not None:
+                blocks = map(projection.apply, blocks)
+                width = projection.directions.shape[1]
+            _write_once(path, lambda file: _write_rows(file, blocks, (len(rows), width)))
+        # Copy on write: torch has no read-only tensors.
+        loaded: NDArray[np.float32] = np.load(path, mmap_mode="c", allow_pickle=False)
+        return loaded
+
+    def _projection(self, encoder: Encoder) -> Projection | None:
+        """Return the transform, fitted now if it was not before; None where there is none."""
+        if self.config.transform == "none":
+            return None
+        path = self._path(".npz")
+        if not path.exists():
+            images = self.training.images
+            count = min(len(images), FITTED_IMAGES)
+            spread = np.arange(count) * len(images) // count
+            fitted = fit_projection(
+                self._blocks(encoder, images, spread),
+                self.config.transform,
+                components=self.config.components,
+            )
+            mean, directions = fitted.mean.cpu().numpy(), fitted.directions.cpu().numpy()
+            _write_once(path, lambda file: np.savez(file, mean=mean, directions=directions))
+        with np.load(path, allow_pickle=False) as found:
+            return Projection(
+                *(torch.from_numpy(found[name]).to(self.device) for name in ("mean", "directions"))
+            )
+
+    def _blocks(
+        self, encoder: Encoder, images: Tensor, rows: NDArray[np.int64]
+    ) -> Iterator[Tensor]:
+        for part in torch.from_numpy(rows).split(images_at_once(encoder)):
+            yield extract(encoder, images[part].to(self.device), self.config)
+
+    def _path(self, suffix: str, **of: str) -> Path:
+        # std_floor acts after the cache.
+        settings = self.config.model_dump(mode="json", exclude={"std_floor"})
+        identity: dict[str, Any] = {"encoder": self.encoder, "features": settings, **of}
+        if self.config.transform != "none":
+            identity["fitted on"] = [self.training.fingerprint, FITTED_IMAGES]
+        key = json.dumps(identity, sort_keys=True)
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}{suffix}"
+
+
+def features_folder(runs_dir: str | Path) -> Path:
+    """Return where the studies below `runs_dir` keep their features."""
+    return Path(runs_dir, ".cache", "features")
+
+
+def cache_size(folder: Path) -> str | None:
+    """Return in one line how many features a folder keeps; None where there are none."""
+    sizes = [path.stat().st_size for path in folder.glob("[!.]*")]
+    if not sizes:
+        return None
+    unit, name = (1e9, "GB") if sum(sizes) >= 1e9 else (1e6, "MB")
+    return f"features: {len(sizes)} files, {sum(sizes) / unit:.1f} {name} in {folder}"
+
+
+def _write_once(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file, and its folder where it is missing; if another process is first, its stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not by process number: on a shared disk two machines may have the same.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            pass  # others may have read it: a transform that replaced it would not be theirs
+        except OSError:
+            temporary.replace(path)  # the disk has no hard links
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_rows(file: BinaryIO, blocks: Iterable[Tensor], shape: tuple[int, int]) -> None:
+    write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    # Written, not mapped: a full disk then raises an error instead of killing the process.
+    for block in blocks:
+        file.write(block.cpu().numpy().astype("<f4", copy=False).tobytes())
