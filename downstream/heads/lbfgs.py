@@ -110,8 +110,8 @@ class _Memory:
     """The last steps of A problems with the changes of gradient along them."""
 
     def __init__(self) -> None:
-        # A step [A, V], a change of gradient [A, V] and 1 / their product [A, 1]; 0 where that is
-        # not positive: the pair then has no effect.
+        # A step [A, V], a change of gradient [A, V] and 1 / their product [A, 1]; 0 where the
+        # product is not positive: the pair then has no effect.
         self._pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=_PAIRS)
 
     def keep(self, kept: Tensor) -> None:
@@ -126,8 +126,9 @@ class _Memory:
 
     def add(self, step: Tensor, change: Tensor) -> None:
         """Remember a step [A, V] and the change of gradient [A, V] along it."""
-        product = _dots(step, change)
-        self._pairs.append((step, change, torch.where(product > 0, 1 / product, 0.0)))
+        inverse = 1 / _dots(step, change)
+        tells = (inverse > 0) & inverse.isfinite()
+        self._pairs.append((step, change, torch.where(tells, inverse, 0.0)))
 
     def directions(self, here: Evaluation) -> Tensor:
         """Return a direction of descent [A, V] for each problem."""
