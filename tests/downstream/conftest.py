@@ -1,11 +1,9 @@
 """Small real data for stage two: scikit-learn's digits, packed, and two encoders for them."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from sklearn.datasets import load_digits
 
@@ -15,7 +13,6 @@ from downstream.features import calibrate_batch_norm
 from models.artifact import save_encoder
 from models.encoders import ConvEncoderConfig, InputContract, build_encoder
 
-os.environ["OMP_NUM_THREADS"] = "1"
 TRAIN_IMAGES = 1200
 
 
@@ -54,7 +51,6 @@ def encoders(digits, tmp_path_factory) -> list[Path]:
             trained_on={"fingerprint": store.fingerprint, "images": len(store)},
             config={"seed": seed},
         )
-    torch.set_num_threads(1)
     return paths
 
 
