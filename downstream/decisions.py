@@ -16,14 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from downstream.attempts import Attempts
+from downstream.finetune import predict_logits
 from downstream.heads.problems import ChosenInside, held_out_folds
 from downstream.modes import Auto, DepthSearch, Frozen, Full, Gradual, SingleMode
-from models.heads import Classifier
 from training.randomness import derive_seed
 
 # A way that costs more is taken for a gain that is more than chance alone gives half of the time.
 _ERRORS_TO_BE_BETTER = 0.5
-_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -140,22 +139,13 @@ class Decider:
             self._attempts.of(mode, train, derive_seed(self._seed, "train/part", number))
             for number, (train, _) in enumerate(self._parts)
         ]
+        images, device = self._attempts.data.images, self._attempts.accelerator.device
         for attempts in zip(*runs, strict=True):
             logits = [
-                self._logits(attempt.classifier, held_out)
+                predict_logits(attempt.classifier, images, held_out, device)
                 for attempt, (_, held_out) in zip(attempts, self._parts, strict=True)
             ]
             yield _Scored(mode, attempts[0].name, torch.cat(logits))
-
-    @torch.no_grad()
-    def _logits(self, classifier: Classifier, rows: NDArray[np.int64]) -> Tensor:
-        device = self._attempts.accelerator.device
-        images = self._attempts.data.images
-        parts = [
-            classifier(images[part].to(device).float().div_(255)).cpu()
-            for part in torch.from_numpy(rows).split(_AT_ONCE)
-        ]
-        return torch.cat(parts)
 
     def _compare(self, scored: _Scored) -> bool:
         labels, best = self._labels, self._best

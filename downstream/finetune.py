@@ -5,7 +5,7 @@ Shapes: B images in a batch, N labelled images, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,25 @@ class SupervisedTraining(Trainable):
             moved = torch.stack([(own - start).square().sum() for own, start in self._held]).sum()
             loss = loss + self.recipe.l2_sp / 2 * moved
         return loss, {}
+
+
+@torch.no_grad()
+def predict_logits(
+    classifier: Classifier,
+    images: Tensor,
+    rows: NDArray[np.int64] | None,
+    device: torch.device,
+) -> Tensor:
+    """Logits [N, C] on the CPU of uint8 images (those of `rows`), by a classifier in eval mode."""
+    return torch.cat([classifier(part).cpu() for part in _pixels(images, rows, device)])
+
+
+def _pixels(
+    images: Tensor, rows: NDArray[np.int64] | None, device: torch.device
+) -> Iterator[Tensor]:
+    chosen = torch.arange(len(images)) if rows is None else torch.from_numpy(rows)
+    for part in chosen.split(_PREDICTED_AT_ONCE):
+        yield images[part].to(device).float().div_(255)
 
 
 @dataclass(frozen=True)
@@ -163,14 +182,10 @@ class Fit:
         With `mc_samples` they are the logarithms of the probabilities that passes with dropout
         on give on average; what these draw depends on the seed and the images' order alone.
         """
-        chosen = torch.arange(len(images)) if rows is None else torch.from_numpy(rows)
         device = self.accelerator.device
-        pixels = (
-            images[part].to(device).float().div_(255) for part in chosen.split(_PREDICTED_AT_ONCE)
-        )
         if not self.recipe.samples_dropout:
-            self.classifier.eval()
-            return torch.cat([self.classifier(part).cpu() for part in pixels])
+            return predict_logits(self.classifier.eval(), images, rows, device)
+        pixels = _pixels(images, rows, device)
         with sampling_dropout(self.classifier, seed=derive_seed(self.seed, "predict")):
             sampled = (
                 sample_logits(self.classifier, part, self.recipe.mc_samples) for part in pixels
