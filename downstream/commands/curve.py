@@ -1,0 +1,67 @@
+"""`python -m downstream curve`."""
+
+from __future__ import annotations
+
+import argparse
+
+from downstream.commands.config_arguments import (
+    add_config_command,
+    print_instead,
+    say_how_to_go_on,
+)
+from downstream.commands.say_cache import say_cache_size
+
+_TEXT = """\
+Run a label-efficiency study: accuracy against the number of labels, for a pretrained encoder
+and for controls that have not seen it.
+
+Rows that are in runs_dir/name/results.jsonl already are kept and the missing ones are computed,
+so the same command goes on with a study that was stopped. The study ends with summary.json,
+the verdict, a table and report.html."""
+
+_EXAMPLES = """\
+examples:
+  python -m downstream curve configs/downstream/quickstart.yaml
+  python -m downstream curve configs/downstream/quickstart.yaml name=mine \\
+      encoder=runs/mine/encoder.safetensors
+  python -m downstream curve configs/downstream/curve.yaml \\
+      encoder='[runs/a/encoder.safetensors, runs/b/encoder.safetensors]' name=two-seeds
+  python -m downstream curve configs/downstream/quickstart.yaml arms='[frozen, random_frozen]'
+
+Exit status: 0 done, or stopped by SIGTERM or Ctrl-C; 2 bad input."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    command = add_config_command(
+        commands,
+        "curve",
+        short="run a label-efficiency study",
+        text=_TEXT,
+        examples=_EXAMPLES,
+        preset="quickstart",
+    )
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a study, and write and print what it shows."""
+    from downstream.config import CurveConfig
+    from downstream.report import write_report
+    from downstream.study import run_study
+    from downstream.summary import summarize, summary_table, write_summary
+    from training.config import load_config
+
+    if print_instead(args, CurveConfig):
+        return 0
+    config = load_config(CurveConfig, args.config, args.overrides)
+    folder = run_study(config, overwrite=args.overwrite)
+    if folder is None:
+        say_how_to_go_on(args)
+        return 0
+    write_summary(folder)
+    report = write_report(folder)
+    summary = summarize(folder)
+    print(f"\n{summary['verdict']}\n\n{summary_table(summary)}\n\nreport: {report}")
+    say_cache_size(config.runs_dir)
+    return 0

@@ -1,0 +1,74 @@
+"""`python -m downstream predict`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+_TEXT = """\
+Write a CSV file with a trained classifier's prediction for every image of a folder, of an image
+file, or of shards: file, prediction, confidence, error, and a probability for each class. An image
+that cannot be used has its reason in the column `error`; the others are predicted all the same."""
+
+_EXAMPLES = """\
+examples:
+  python -m downstream predict runs/train/model.safetensors path/to/photos --fit \\
+      --out predictions.csv
+  python -m downstream predict runs/train/model.safetensors 'datasets/mine/test-*.tar' \\
+      --out predictions.csv --accuracy 0.95
+
+Exit status: 0 done; 2 bad input, or no image that could be used."""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    predict = commands.add_parser(
+        "predict",
+        help="use a trained classifier",
+        description=_TEXT,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    predict.add_argument("model", metavar="MODEL", type=Path, help="a model.safetensors")
+    predict.add_argument("images", metavar="IMAGES", help="a folder, an image, or shards")
+    predict.add_argument("--out", metavar="CSV", type=Path, required=True, help="the file to write")
+    predict.add_argument(
+        "--fit", action="store_true", help="bring images to the size and channels of the model"
+    )
+    predict.add_argument(
+        "--accuracy",
+        metavar="SHARE",
+        help="abstain (?) below the confidence from which so many were right, such as 0.95",
+    )
+    predict.add_argument("--overwrite", action="store_true", help="replace the file")
+    predict.add_argument(
+        "--allow-external",
+        action="store_true",
+        help="import and run the code that an encoder of kind external names",
+    )
+    predict.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, and say how many images could not be used."""
+    from downstream.predict import predict
+
+    found = predict(
+        args.model,
+        args.images,
+        args.out,
+        fit=args.fit,
+        accuracy=args.accuracy,
+        overwrite=args.overwrite,
+        allow_external=args.allow_external,
+    )
+    abstained = f", {found.abstained} abstained from" if args.accuracy else ""
+    print(f"wrote {args.out}: {found.images - found.failed} predictions{abstained}")
+    if found.failed:
+        print(
+            f"warning: {found.failed} of {found.images} images could not be used, the first: "
+            f"{found.first_failure}",
+            file=sys.stderr,
+        )
+    return 2 if found.failed == found.images else 0
