@@ -145,13 +145,11 @@ def our_ridge(features: Tensor, cells: Sequence[Cell]) -> list[Heads]:
     classes = count_classes(cells)
     heads = []
     for cell in cells:
-        rows, standardizer = standardize(features[torch.from_numpy(cell.rows)], floor=STD_FLOOR)
-        ridge = decompose(rows.double(), torch.from_numpy(cell.labels), classes)
-        raw = []
-        for strength in STRENGTHS:
-            weight, bias = ridge.solution(strength)
-            raw.append(standardizer.on_raw_features(weight.float(), bias.float()))
-        heads.append(stacked(raw))
+        raw = features[torch.from_numpy(cell.rows)]
+        rows, standardizer = standardize(raw, floor=STD_FLOOR, rotate=False)
+        ridge = decompose(rows, torch.from_numpy(cell.labels), classes)
+        solutions = [ridge.solution(strength) for strength in STRENGTHS]
+        heads.append(stacked([standardizer.on_raw_features(*solution) for solution in solutions]))
     return heads
 
 

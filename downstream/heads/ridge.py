@@ -48,8 +48,8 @@ def fit_ridge(problems: Problems, config: RidgeConfig) -> list[LinearScores]:
     """
     heads = []
     for raw, labels in zip(problems.features, problems.labels, strict=True):
-        standardized, standardizer = standardize(raw, floor=problems.std_floor)
-        ridge = decompose(standardized.double(), labels, problems.classes)
+        rows, standardizer = standardize(raw, floor=problems.std_floor, rotate=False)
+        ridge = decompose(rows, labels, problems.classes)
         choice = choose_strength(ridge, labels, config)
         strength = config.strengths[choice.setting]
         heads.append(linear_head(ridge.solution(strength), standardizer, choice, strength=strength))
@@ -58,19 +58,18 @@ def fit_ridge(problems: Problems, config: RidgeConfig) -> list[LinearScores]:
 
 def ridge_flops(config: RidgeConfig, labels: int, features: int, classes: int) -> int:
     """Return about how many floating-point operations choosing and fitting one head takes."""
-    rotated = labels if 2 * labels <= features else features
-    fits = 2 * len(config.strengths) * classes * labels * min(labels, rotated)
-    return spectrum_flops(labels, rotated) + fits
+    left_out = 2 * len(config.strengths) * classes * labels * min(labels, features)
+    return spectrum_flops(labels, features) + left_out
 
 
 @dataclass(frozen=True)
 class Ridge:
     """Rows and one-hot targets, centred and decomposed: solved at any strength by small products.
 
-    Fields:
-        mean: float64 [P], of the rows; rows: their spectrum, once centred.
-        targets: float64 [N, C], one-hot; shares: float64 [C], their mean.
-        loads: float64 [R, C], how the rows' left directions occur in the centred targets.
+    Fields, all in the rows' precision:
+        mean: [P], of the rows; rows: their spectrum, once centred.
+        targets: [N, C], one-hot; shares: [C], their mean.
+        loads: [R, C], how the rows' left directions occur in the centred targets.
     """
 
     mean: Tensor
@@ -82,7 +81,7 @@ class Ridge:
     def solution(self, strength: float) -> tuple[Tensor, Tensor]:
         """Return weight [P, C] and free bias [C] of least squared error + strength * |W|^2."""
         squares = self.rows.squares[:, None]
-        weight = self.rows.right @ (self.loads * squares.sqrt() / (squares + strength))
+        weight = self.rows.weights(self.loads * squares.sqrt() / (squares + strength))
         return weight, self.shares - self.mean @ weight
 
     def fitted(self, strength: float) -> Tensor:
@@ -99,12 +98,12 @@ class Ridge:
 
 
 def decompose(rows: Tensor, labels: Tensor, classes: int) -> Ridge:
-    """Prepare rows float64 [N, P] with labels [N], in [0, classes), for solving."""
+    """Prepare rows [N, P] with labels [N], in [0, classes), for solving."""
     mean = rows.mean(dim=0)
     parts = spectrum(rows - mean)
     targets = F.one_hot(labels, classes).to(rows.dtype)
     shares = targets.mean(dim=0)
-    return Ridge(mean, parts, targets, shares, parts.left.T @ (targets - shares))
+    return Ridge(mean, parts, targets, shares, parts.loads(targets - shares))
 
 
 def choose_strength(ridge: Ridge, labels: Tensor, config: RidgeConfig) -> Choice:

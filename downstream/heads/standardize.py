@@ -32,7 +32,7 @@ class Standardizer:
         return weight, bias - self.mean @ weight
 
 
-def standardize(raw: Tensor, *, floor: float) -> tuple[Tensor, Standardizer]:
+def standardize(raw: Tensor, *, floor: float, rotate: bool = True) -> tuple[Tensor, Standardizer]:
     """Standardize labelled rows [N, F] by their own statistics; rotate to N features if 2 N <= F.
 
     Mean and deviation are of these rows alone. No feature is divided by less than `floor` times
@@ -41,7 +41,8 @@ def standardize(raw: Tensor, *, floor: float) -> tuple[Tensor, Standardizer]:
     length is 1.
 
     The optimum of a head is the same in the rows' own basis: the penalty does not see rotations
-    and the optimal weights lie in the span of the rows.
+    and the optimal weights lie in the span of the rows. A head that decomposes the rows itself
+    has no use for that (`rotate`).
     """
     mean = raw.mean(dim=0)
     rows = raw - mean
@@ -52,7 +53,7 @@ def standardize(raw: Tensor, *, floor: float) -> tuple[Tensor, Standardizer]:
     rows /= length
     scale = scale * length
     N, F = rows.shape
-    if 2 * N > F:
+    if 2 * N > F or not rotate:
         return rows, Standardizer(mean, scale, None)
     eigenvalues, vectors = torch.linalg.eigh((rows @ rows.T).double())
     spanned = eigenvalues > _NULL_SPACE * eigenvalues[-1]
