@@ -17,9 +17,9 @@ from downstream.config import CurveConfig, StudyDataConfig
 from downstream.features import FeaturesConfig
 from downstream.heads.build import HeadConfig
 from downstream.heads.softmax import SoftmaxConfig
-from downstream.results import read_rows
+from downstream.results import RESULTS, Row, read_rows
 from downstream.statistics import Interval, mean_interval
-from downstream.study import RESULTS, run_study
+from downstream.study import run_study
 from models.artifact import read_artifact
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -119,7 +119,7 @@ def run_depth(config: DepthConfig, *, overwrite: bool) -> list[Depth] | None:
                 mean_interval(
                     {
                         (row.draw, row.seed): row.accuracy
-                        for row in read_rows(rows_folder / RESULTS)
+                        for row in read_rows(rows_folder / RESULTS, Row)
                         if row.arm == arm
                     }
                 )

@@ -5,7 +5,7 @@ Shapes: B images in a batch, N labelled images, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from training.compute import ComputeConfig
 from training.loop import Trainer
 from training.optimizers import AdamWConfig
 from training.randomness import StepDraws, derive_seed
-from training.schedules import ConstantSchedule, CosineSchedule
+from training.schedules import ConstantSchedule, CosineSchedule, ScheduleConfig
 from training.trainable import Batch, Phase, Trainable
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ class Fit:
         seed: of the order of the images, augmentation and dropout.
         train_from: the lowest stage that is trained, whose lower ones stay frozen; None: all are
             trained.
+        train_encoder: False: all stages stay frozen, and only the head is trained.
+        schedule: of the learning rate, after the steps of the head alone.
     """
 
     def __init__(
@@ -134,10 +136,13 @@ class Fit:
         seed: int,
         accelerator: Accelerator,
         train_from: str | None = None,
+        train_encoder: bool = True,
+        schedule: ScheduleConfig = CosineSchedule(),
     ) -> None:
         self.recipe, self.steps, self.seed, self.accelerator = recipe, steps, seed, accelerator
         self.classifier = classifier.to(accelerator.device)
-        self._train_from = train_from
+        self._train_from, self._train_encoder = train_from, train_encoder
+        self._schedule = schedule
         self._start: Mapping[str, Tensor] | None = None
         if recipe.l2_sp > 0:
             named = classifier.encoder.named_parameters()
@@ -157,22 +162,30 @@ class Fit:
         for step in range(self.steps if stop_at is None else stop_at):
             trainer.train_step(step, measure=False)
 
+    def along(self, due: Collection[int]) -> Iterator[int]:
+        """Train to the end of the schedule; yield the number of steps taken at those that are due.
+
+        In between the classifier is as it is then: it may be asked, but not changed.
+        """
+        trainer = self._after_head()
+        for step in range(self.steps):
+            trainer.train_step(step, measure=False)
+            if step + 1 in due:
+                yield step + 1
+                trainer.trainable.train()
+
     def validate(
         self, data: LabelledImages, rows: NDArray[np.int64], *, evaluations: int
     ) -> list[Scored]:
         """Train to the end of the schedule; score on `rows` evenly along it and at its end."""
-        trainer = self._after_head()
         due = {max(1, round(self.steps * (i + 1) / evaluations)) for i in range(evaluations)}
         scores = []
         labels = data.labels[torch.from_numpy(rows)]
-        for step in range(self.steps):
-            trainer.train_step(step, measure=False)
-            if step + 1 in due:
-                logits = self.predict(data.images, rows)
-                nll = F.cross_entropy(logits, labels, reduction="sum").item()
-                hits = int((logits.argmax(dim=1) == labels).sum())
-                scores.append(Scored(step + 1, nll, hits))
-                trainer.trainable.train()
+        for steps in self.along(due):
+            logits = self.predict(data.images, rows)
+            nll = F.cross_entropy(logits, labels, reduction="sum").item()
+            hits = int((logits.argmax(dim=1) == labels).sum())
+            scores.append(Scored(steps, nll, hits))
         return scores
 
     @torch.no_grad()
@@ -199,12 +212,11 @@ class Fit:
             head = self._trainer(self.recipe.head_steps, "head", ConstantSchedule())
             for step in range(self.recipe.head_steps):
                 head.train_step(step, measure=False)
-        encoder.unfreeze(self._train_from)
-        return self._trainer(self.steps, "all", CosineSchedule())
+        if self._train_encoder:
+            encoder.unfreeze(self._train_from)
+        return self._trainer(self.steps, "all", self._schedule)
 
-    def _trainer(
-        self, steps: int, purpose: str, schedule: ConstantSchedule | CosineSchedule
-    ) -> Trainer:
+    def _trainer(self, steps: int, purpose: str, schedule: ScheduleConfig) -> Trainer:
         return Trainer(
             SupervisedTraining(self.classifier, self.recipe, self._start),
             self.batches,

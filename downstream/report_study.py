@@ -58,7 +58,7 @@ def read_study(folder: Path) -> StudyFiles:
     return StudyFiles(
         folder,
         json.loads((folder / "summary.json").read_text(encoding="utf-8")),
-        read_rows(folder / "results.jsonl"),
+        read_rows(folder / "results.jsonl", Row),
         load_config(CurveConfig, folder / "config.yaml"),
         (folder / "config.yaml").read_text(encoding="utf-8"),
     )

@@ -3,12 +3,16 @@
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from downstream.config import Arm
+
+RESULTS = "results.jsonl"
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class RowKey(NamedTuple):
@@ -48,12 +52,24 @@ class Row:
         return RowKey(self.arm, self.budget, self.draw, self.seed)
 
 
-def read_rows(path: Path) -> list[Row]:
+class AnyRow(Protocol):
+    """A row of some study: a dataclass whose values are fit for JSON."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def key(self) -> Any: ...
+
+
+KeyedRow = TypeVar("KeyedRow", bound=AnyRow)
+
+
+def read_rows(path: Path, row: type[KeyedRow]) -> list[KeyedRow]:
     """Read all rows; none where there is no file. A last line that a kill cut off is left out."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [Row(**json.loads(line)) for line in lines if line.endswith("\n")]
+    return [row(**json.loads(line)) for line in lines if line.endswith("\n")]
 
 
 class ResultsFile:
@@ -66,7 +82,7 @@ class ResultsFile:
         whole = self._file.read().rfind(b"\n") + 1
         self._file.truncate(whole)
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[AnyRow]) -> None:
         """Write rows in one piece."""
         text = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
         self._file.write(text.encode())

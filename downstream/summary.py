@@ -46,7 +46,7 @@ def summarize(folder: Path) -> dict[str, Any]:
             )
     config = load_config(CurveConfig, config_file)
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    rows = read_rows(results_file)
+    rows = read_rows(results_file, Row)
     if not rows:
         raise InputError(f"{results_file}: holds no rows yet; let `curve` compute some first")
     return _summary(config, environment, rows)

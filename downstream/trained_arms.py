@@ -4,43 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.labels import stratified_folds
 from downstream.config import CurveConfig
-from downstream.finetune import Fit
+from downstream.finetune import Fit, Scored
 from downstream.inputs import StudyInputs, fresh_encoder
 from downstream.metrics import classification_scores
 from downstream.recipes import FitConfig, Recipe
 from downstream.results import Row, RowKey
+from downstream.trials import held_out_parts, race_trials
 from models.encoders import Encoder
 from models.heads import Classifier
 from training.randomness import derive_seed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-@dataclass(frozen=True)
-class TrialScore:
-    """Held-out scores of one trial over the parts that it was run on.
-
-    Fields:
-        steps: where along the schedule the trial would be stopped, by the one-standard-error rule.
-        nll, accuracy: held out, at these steps.
-        parts: how often a part of the labels was held out.
-    """
-
-    trial: int
-    steps: int
-    nll: float
-    accuracy: float
-    parts: int
 
 
 def train_row(
@@ -79,7 +63,7 @@ def expected_images(key: RowKey, config: CurveConfig) -> int:
     images = [r.batch_size * (r.steps_for(key.budget) + r.head_steps) for r in settings.recipes()]
     running = len(images)
     fits = 1
-    for _ in range(_held_out_parts(settings, key.budget)[1]):
+    for _ in range(held_out_parts(settings, key.budget)[1]):
         if running > 1:
             fits += running
             running = math.ceil(running / 2)
@@ -88,12 +72,6 @@ def expected_images(key: RowKey, config: CurveConfig) -> int:
 
 def _settings(key: RowKey, config: CurveConfig) -> FitConfig:
     return config.scratch if key.arm == "scratch" else config.finetune
-
-
-def _held_out_parts(settings: FitConfig, num_labels: int) -> tuple[int, int]:
-    """Return into how many parts the labels are divided, and how many may be held out in turn."""
-    parts = max(2, round(1 / settings.validation_share))
-    return parts, min(parts, math.ceil(settings.validation_labels * parts / num_labels))
 
 
 class _Bench:
@@ -147,7 +125,12 @@ class _Bench:
         if len(recipes) == 1:
             steps = recipes[0].steps_for(self.key.budget)
             return recipes[0], steps, {"recipe": "fixed", "steps": steps}
-        best, tried = self._race(recipes)
+        best, tried = race_trials(
+            self.settings,
+            self.inputs.train.labels.numpy()[self.labelled],
+            seed=derive_seed(self.seed, "trials", self.key.draw),
+            measure=partial(self._measure, recipes),
+        )
         choices = {
             "recipe": {"trial": best.trial, **self.settings.trials[best.trial]},
             "steps": best.steps,
@@ -157,67 +140,12 @@ class _Bench:
         }
         return recipes[best.trial], best.steps, choices
 
-    def _race(self, recipes: list[Recipe]) -> tuple[TrialScore, list[TrialScore]]:
-        """Score all trials on one held-out part, the better half on the next, and so on.
-
-        Held-out labels are few and their accuracy is uncertain, so a trial is stopped before its
-        end, and one other than the first is chosen, only for a gain of more than one standard
-        error (Breiman et al., 1984): the first trial's whole schedule is the default, and it
-        stays in the race.
-
-        Returns:
-            The chosen trial, and every trial's last score, best first.
-        """
-        parts, allowed = _held_out_parts(self.settings, len(self.labelled))
-        labels = self.inputs.train.labels.numpy()[self.labelled]
-        part_of_row = stratified_folds(
-            labels, parts, seed=derive_seed(self.seed, "trials", self.key.draw)
-        )
-        running = list(range(len(recipes)))
-        sums: dict[int, NDArray[np.float64]] = {}  # trial -> [evaluations, (nll, hits)]
-        scores: dict[int, TrialScore] = {}
-        seen = 0
-        for part in range(allowed):
-            held_out = part_of_row == part
-            seen += int(held_out.sum())
-            for trial in running:
-                measured = self._measure(recipes[trial], held_out, part)
-                steps = [step for step, _ in measured]
-                values = np.array([value for _, value in measured])
-                sums[trial] = sums[trial] + values if trial in sums else values
-                stop = _as_good_as_best(sums[trial][::-1, 1] / seen, seen)
-                nll, hits = sums[trial][::-1][stop]
-                scores[trial] = TrialScore(
-                    trial, steps[::-1][stop], nll / seen, hits / seen, part + 1
-                )
-            ranked = sorted(running, key=lambda trial: (-scores[trial].accuracy, trial))
-            running = sorted({0, *ranked[: math.ceil(len(ranked) / 2)]})
-            if running == [0]:
-                break
-        most = max(score.parts for score in scores.values())
-        finalists = [scores[trial] for trial in sorted(scores) if scores[trial].parts == most]
-        chosen = _as_good_as_best(np.array([f.accuracy for f in finalists]), seen)
-        tried = sorted(scores.values(), key=lambda score: (-score.parts, -score.accuracy))
-        return finalists[chosen], tried
-
     def _measure(
-        self, recipe: Recipe, held_out: NDArray[np.bool_], part: int
-    ) -> list[tuple[int, tuple[float, int]]]:
-        """Return (steps, (summed nll, hits)) on the held-out rows along the schedule."""
+        self, recipes: list[Recipe], trial: int, held_out: NDArray[np.bool_], part: int
+    ) -> list[Scored]:
+        recipe = recipes[trial]
         fit = self.fit(recipe, self.labelled[~held_out], purpose=f"part {part}")
         self.images += (recipe.head_steps + fit.steps) * recipe.batch_size
-        scored = fit.validate(
+        return fit.validate(
             self.inputs.train, self.labelled[held_out], evaluations=self.settings.evaluations
         )
-        return [(score.steps, (score.nll, score.hits)) for score in scored]
-
-
-def _as_good_as_best(accuracies: NDArray[np.float64], count: int) -> int:
-    """Return the first index whose accuracy is within one standard error of the best.
-
-    Args:
-        accuracies: in order of preference, each a fraction of the same `count` labels.
-    """
-    best = float(accuracies.max())
-    error = math.sqrt(best * (1 - best) / count)
-    return int(np.flatnonzero(accuracies >= best - error)[0])

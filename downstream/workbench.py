@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from downstream.config import HEAD_ARMS, CurveConfig
 from downstream.costs import TRAINING_PASSES, forward_flops
 from downstream.head_arms import arm_flops, fixed_features, head_rows
-from downstream.inputs import StudyInputs
-from downstream.plan import Group, draw_rows
+from downstream.inputs import StudyInputs, open_inputs
+from downstream.leaks import check_leaks
+from downstream.plan import Group, draw_rows, planned_rows, row_groups
 from downstream.results import Row
 from downstream.trained_arms import expected_images, train_row
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+
+def open_workbench(config: CurveConfig, accelerator: Accelerator) -> Workbench:
+    """Open a study's inputs and return its bench.
+
+    Raises:
+        DataError, ModelError, InputError: as `open_inputs`.
+    """
+    return Workbench(open_inputs(config), config, accelerator)
 
 
 class Workbench:
@@ -28,7 +38,45 @@ class Workbench:
         self._featured = np.unique(np.concatenate(self.draws))
         self._flops_per_image = forward_flops(inputs.encoders[0].header)
 
-    def prepare(self, groups: Iterable[Group]) -> None:
+    def groups(self) -> Sequence[Group]:
+        """Return every row of the study, those computed together in one group."""
+        return row_groups(self.config, self._seeds)
+
+    def title(self) -> str:
+        """Return in words which rows the study has."""
+        config = self.config
+        return (
+            f"{len(planned_rows(config, self._seeds))} rows (arms: {len(config.arms)}, budgets: "
+            f"{len(config.budgets)}, draws: {config.draws}, encoders: {len(self._seeds)})"
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a continued study must share with its beginning, fit for JSON."""
+        inputs = self.inputs
+        return {
+            "seed": self.config.seed,
+            "classes": list(inputs.class_names),
+            "data": {
+                name: {"fingerprint": s.fingerprint, "images": len(s), "dataset": s.dataset}
+                for name, s in (("train", inputs.train), ("test", inputs.test))
+            },
+            "encoders": [
+                {
+                    "sha256": encoder.sha256,
+                    "seed": encoder.seed,
+                    "trained_on": encoder.header.trained_on.model_dump(mode="json"),
+                }
+                for encoder in inputs.encoders
+            ],
+            "leaks": check_leaks(inputs).model_dump(mode="json"),
+            "flops_per_image": self._flops_per_image,
+        }
+
+    @property
+    def _seeds(self) -> list[int]:
+        return [encoder.seed for encoder in self.inputs.encoders]
+
+    def prepare(self, groups: Sequence[Group]) -> None:
         """Compute and cache the features that some groups need."""
         for arm, seed in sorted({(group[0].arm, group[0].seed) for group in groups}):
             if arm in ("frozen", "random_frozen"):

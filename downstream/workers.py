@@ -12,23 +12,33 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING, Any
 
 from data.errors import DataError
-from downstream.config import CurveConfig
-from downstream.plan import Group
-from downstream.results import Row
+from downstream.results import Key, KeyedRow
 from models.errors import ModelError
 from training.errors import InputError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from downstream.runner import Bench
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def compute_in_processes(
-    groups: Sequence[Group], config: CurveConfig, count: int, stop_requested: Callable[[], bool]
-) -> Iterator[tuple[Group, list[Row]]]:
+    groups: Sequence[tuple[Key, ...]],
+    make_bench: Callable[[Accelerator], Bench[Key, KeyedRow]],
+    count: int,
+    stop_requested: Callable[[], bool],
+) -> Iterator[tuple[tuple[Key, ...], list[KeyedRow]]]:
     """Yield groups with their rows as they are done, in no certain order.
 
     Ends early, without the groups in progress, once a stop is requested.
+
+    Args:
+        make_bench: picklable; each process makes a bench of its own.
 
     Raises:
         InputError, DataError, ModelError, OSError: as raised in a worker.
@@ -37,11 +47,11 @@ def compute_in_processes(
     spawn = multiprocessing.get_context("spawn")
     waiting = deque(groups)
     workers: dict[Connection, SpawnProcess] = {}
-    at_work: dict[Connection, Group] = {}
+    at_work: dict[Connection, tuple[Key, ...]] = {}
     try:
         for _ in range(min(count, len(groups))):
             ours, theirs = spawn.Pipe()
-            worker = spawn.Process(target=_work, args=(theirs, config), daemon=True)
+            worker = spawn.Process(target=_work, args=(theirs, make_bench), daemon=True)
             worker.start()
             theirs.close()
             workers[ours] = worker
@@ -65,7 +75,7 @@ def compute_in_processes(
             worker.join()
 
 
-def _receive(connection: Connection, worker: SpawnProcess) -> list[Row]:
+def _receive(connection: Connection, worker: SpawnProcess) -> list[Any]:
     try:
         answer = connection.recv()
     except EOFError:
@@ -77,19 +87,17 @@ def _receive(connection: Connection, worker: SpawnProcess) -> list[Row]:
     return answer
 
 
-def _work(connection: Connection, config: CurveConfig) -> None:
+def _work(connection: Connection, make_bench: Callable[[Accelerator], Bench[Any, Any]]) -> None:
     """Compute one group after another until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends us
     import torch
 
     from downstream.finetune import COMPUTE
-    from downstream.inputs import open_inputs
-    from downstream.workbench import Workbench
     from training.compute import make_accelerator
 
     torch.set_num_threads(1)
     try:
-        bench = Workbench(open_inputs(config), config, make_accelerator(COMPUTE, cpu=True))
+        bench = make_bench(make_accelerator(COMPUTE, cpu=True))
         while True:
             connection.send(bench.compute(connection.recv()))
     except (EOFError, ConnectionError):

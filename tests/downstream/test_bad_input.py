@@ -10,7 +10,7 @@ import pytest
 
 from data.pack import pack
 from downstream.__main__ import main
-from downstream.results import read_rows
+from downstream.results import Row, read_rows
 
 
 def refuse(capsys, *arguments: object) -> str:
@@ -117,7 +117,7 @@ def test_no_space_left_leaves_nothing_half_written(study, capsys, tmp_path):
     assert list(cache.iterdir()) == []
     assert not (tmp_path / "runs/study/summary.json").exists()
     assert main(["curve", str(config)]) == 0
-    assert len(read_rows(tmp_path / "runs/study/results.jsonl")) == 8
+    assert len(read_rows(tmp_path / "runs/study/results.jsonl", Row)) == 8
 
 
 def test_a_report_of_no_study(capsys, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from downstream.__main__ import main
-from downstream.results import read_rows
+from downstream.results import Row, read_rows
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_each_depth_is_the_frozen_arm_on_the_stages_up_to_it(
             "arms=[frozen, random_frozen]", f"features.stages={stages}",
         ]  # fmt: skip
         assert main(["curve", *same]) == 0
-        rows = read_rows(tmp_path / "runs" / row["upto"] / "results.jsonl")
+        rows = read_rows(tmp_path / "runs" / row["upto"] / "results.jsonl", Row)
         for arm, key in (("frozen", "pretrained"), ("random_frozen", "random")):
             scores = [r.accuracy for r in rows if r.arm == arm]
             assert row[key]["mean"] == pytest.approx(sum(scores) / 2)

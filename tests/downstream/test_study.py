@@ -79,7 +79,7 @@ def uninterrupted(digits, encoders, tmp_path_factory):
 
 def test_a_study_leaves_rows_summary_and_report(uninterrupted):
     _, folder, out = uninterrupted
-    rows = read_rows(folder / "results.jsonl")
+    rows = read_rows(folder / "results.jsonl", Row)
     counts = {arm: sum(row.arm == arm for row in rows) for arm in {row.arm for row in rows}}
     # budgets x draws x seeds; scratch has one draw from 60 labels on
     assert counts == {
@@ -110,13 +110,13 @@ def test_a_killed_study_goes_on_and_ends_as_an_uninterrupted_one(uninterrupted, 
     wait_for_rows(rows_file, 23)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    done = len(read_rows(rows_file))
+    done = len(read_rows(rows_file, Row))
     assert 20 <= done < 31
     # As if the last kill had struck in the middle of a line, and an earlier one within the heads.
     lines = rows_file.read_text().splitlines(keepends=True)
     rows_file.write_text("".join(lines[1:]) + lines[0][:40])
     finish(start("curve", config, "name=killed", "--resume"))
-    assert values(read_rows(rows_file)) == values(read_rows(folder / "results.jsonl"))
+    assert values(read_rows(rows_file, Row)) == values(read_rows(folder / "results.jsonl", Row))
     assert main(["curve", str(config), "name=killed"]) == 0
     assert "0 to compute" in capsys.readouterr().out
 

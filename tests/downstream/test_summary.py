@@ -130,11 +130,11 @@ def test_rows_survive_a_cut_off_line(tmp_path: Path):
     file.close()
     with path.open("a") as file:
         file.write('{"arm": "frozen", "bud')
-    assert read_rows(path) == [row, row]
+    assert read_rows(path, Row) == [row, row]
     file = ResultsFile(path)
     file.append([row])
     file.close()
-    assert read_rows(path) == [row] * 3
+    assert read_rows(path, Row) == [row] * 3
     assert path.read_text().count("\n") == 3
     with pytest.raises(TypeError):
         Row(**{"arm": "frozen"})
