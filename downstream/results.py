@@ -6,9 +6,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from downstream.config import Arm
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class RowKey(NamedTuple):
@@ -49,11 +52,16 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read all rows; none where there is no file. A last line that a kill cut off is left out."""
+    """Read all rows of a label-efficiency study; none where there is no file."""
+    return [Row(**line) for line in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the lines of a `ResultsFile`; a last one that a kill cut off is left out."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [Row(**json.loads(line)) for line in lines if line.endswith("\n")]
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 class ResultsFile:
@@ -66,8 +74,8 @@ class ResultsFile:
         whole = self._file.read().rfind(b"\n") + 1
         self._file.truncate(whole)
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Write rows in one piece."""
+    def append(self, rows: Sequence["DataclassInstance"]) -> None:
+        """Write rows, which are dataclasses fit for JSON, in one piece."""
         text = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
         self._file.write(text.encode())
         self._file.flush()

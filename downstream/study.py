@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from downstream.costs import forward_flops
 from downstream.inputs import StudyInputs, open_inputs
 from downstream.leaks import check_leaks
 from downstream.plan import Group, planned_rows, row_groups
-from downstream.results import ResultsFile, Row, RowKey, read_rows
-from downstream.workbench import Workbench
-from downstream.workers import compute_in_processes
+from downstream.results import ResultsFile, RowKey, read_rows
+from downstream.workbench import Workbench, open_workbench
+from downstream.workers import compute_here, compute_in_processes
 from training.compute import ComputeConfig, make_accelerator
 from training.console import format_seconds
 from training.run_directory import RunDirectory
@@ -107,29 +106,14 @@ def _compute(bench: Workbench, results: ResultsFile, done: set[RowKey], stop: St
     bench.prepare(groups)
     progress = _Progress(rows_left, {group: bench.flops(group) for group in groups})
     if device.type == "cpu" and progress.total > _FLOPS_WORTH_PROCESSES:
-        workers = min(config.workers or _cores(), len(groups))
-        computed = compute_in_processes(groups, config, workers, lambda: stop.requested)
+        opened = partial(open_workbench, config)
+        computed = compute_in_processes(groups, opened, config.workers, stop)
     else:
-        computed = _compute_here(bench, groups, stop)
+        computed = compute_here(groups, bench.compute, stop)
     for group, rows in computed:
         results.append([row for row in rows if row.key not in done])
         done.update(group)
         progress.count(group)
-
-
-def _compute_here(
-    bench: Workbench, groups: Sequence[Group], stop: StopRequest
-) -> Iterator[tuple[Group, list[Row]]]:
-    """As `compute_in_processes`, in this process and, on a CPU, in one thread as there."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for group in groups:
-            if stop.requested:
-                return
-            yield group, bench.compute(group)
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _Progress:
@@ -155,10 +139,3 @@ class _Progress:
             self._said = part
             left = elapsed / self._spent * (self.total - self._spent)
             print(f"{place}, about {format_seconds(left)} left", flush=True)
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

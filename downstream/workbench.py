@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from downstream.config import HEAD_ARMS, CurveConfig
 from downstream.costs import TRAINING_PASSES, forward_flops
+from downstream.finetune import COMPUTE
 from downstream.head_arms import arm_flops, fixed_features, head_rows
-from downstream.inputs import StudyInputs
+from downstream.inputs import StudyInputs, open_inputs
 from downstream.plan import Group, draw_rows
 from downstream.results import Row
 from downstream.trained_arms import expected_images, train_row
+from training.compute import make_accelerator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -62,3 +64,8 @@ class Workbench:
             return len(group) * arm_flops(group[0], self.inputs, self.config)
         images = sum(expected_images(key, self.config) for key in group)
         return TRAINING_PASSES * images * self._flops_per_image
+
+
+def open_workbench(config: CurveConfig) -> Callable[[Group], list[Row]]:
+    """Return what computes the rows of groups on the CPU, in a process of its own."""
+    return Workbench(open_inputs(config), config, make_accelerator(COMPUTE, cpu=True)).compute
