@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from downstream.features import FeaturesConfig, extract
-from downstream.finetune import Fit
+from downstream.finetune import Fit, predict_logits
 from downstream.heads.build import heads_of
 from downstream.heads.problems import LinearScores
 from downstream.inputs import LabelledImages, PretrainedEncoder, fresh_encoder
@@ -108,6 +108,14 @@ class Attempts:
                 )
             case Scratch():
                 yield self._finetuned("from scratch", self._fresh(rows, seed), rows, seed)
+
+    def logits(
+        self, attempt: Attempt, images: torch.Tensor, rows: NDArray[np.int64] | None = None
+    ) -> torch.Tensor:
+        """Return logits [N, K] on the CPU of uint8 images, or some rows, as a kept model's are."""
+        flip_average = self.config.features.flip_average
+        device = self.accelerator.device
+        return predict_logits(attempt.classifier, images, rows, device, flip_average=flip_average)
 
     def _gradual(self, rows: NDArray[np.int64], seed: int) -> Iterator[Attempt]:
         classifier = self._solved(self._head_stages, rows, seed)
