@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from numpy.typing import NDArray
 
-from downstream.features import FeaturesConfig, extract
-from downstream.finetune import Fit
+from downstream.finetune import Fit, predict_logits
+from downstream.frozen_features import FrozenFeatures
 from downstream.heads.build import heads_of
 from downstream.heads.problems import LinearScores
 from downstream.inputs import LabelledImages, PretrainedEncoder, fresh_encoder
@@ -31,7 +31,7 @@ from downstream.modes import (
 )
 from downstream.recipes import Recipe
 from downstream.train_config import TrainConfig
-from models.heads import Classifier
+from models.heads import Classifier, pooled_width
 from training.errors import InputError
 from training.randomness import derive_seed
 
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from models.encoders import Encoder
-
-_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,8 @@ class Attempts:
             for name in self.stage_names
             if config.features.stages is None or name in config.features.stages
         ]
+        self._pretrained = encoder.load().to(accelerator.device)
+        self._frozen = FrozenFeatures(self._pretrained, data.images, config.features)
 
     def of(self, mode: SingleMode, rows: NDArray[np.int64], seed: int) -> Iterator[Attempt]:
         """Yield the classifiers of a mode, each learnt from some rows alone.
@@ -95,12 +95,12 @@ class Attempts:
                 self._train(classifier, self.config.unfreeze, rows, seed)
                 yield Attempt("all stages trained from the fitted head", classifier)
             case Partial():
-                encoder = self.encoder.load()
+                encoder = self._copy()
                 yield self._finetuned(
                     f"trained from {mode.from_stage}", encoder, rows, seed, mode.from_stage
                 )
             case Full():
-                yield self._finetuned("all stages trained", self.encoder.load(), rows, seed)
+                yield self._finetuned("all stages trained", self._copy(), rows, seed)
             case Replace():
                 encoder = self._replaced(mode.from_stage, rows, seed)
                 yield self._finetuned(
@@ -108,6 +108,17 @@ class Attempts:
                 )
             case Scratch():
                 yield self._finetuned("from scratch", self._fresh(rows, seed), rows, seed)
+
+    def logits(
+        self, attempt: Attempt, images: torch.Tensor, rows: NDArray[np.int64] | None = None
+    ) -> torch.Tensor:
+        """Return logits [N, K] on the CPU of uint8 images, or some rows, as a kept model's are."""
+        flip_average = self.config.features.flip_average
+        device = self.accelerator.device
+        return predict_logits(attempt.classifier, images, rows, device, flip_average=flip_average)
+
+    def _copy(self) -> Encoder:
+        return copy.deepcopy(self._pretrained)
 
     def _gradual(self, rows: NDArray[np.int64], seed: int) -> Iterator[Attempt]:
         classifier = self._solved(self._head_stages, rows, seed)
@@ -120,9 +131,9 @@ class Attempts:
 
     def _solved(self, stages: Sequence[str], rows: NDArray[np.int64], seed: int) -> Classifier:
         """Return a classifier with the head that `head` fits on frozen stages."""
-        config = self.config.features
-        encoder = self.encoder.load().to(self.accelerator.device)
-        features = self._features(encoder, rows, config.model_copy(update={"stages": (*stages,)}))
+        config, encoder = self.config.features, self._copy()
+        widths = [pooled_width(encoder.output_shapes[name], config.grid) for name in stages]
+        features = self._frozen.of(rows)[:, : sum(widths)]  # the stages are the lowest ones
         (head,) = heads_of(
             features[None],
             self.data.labels[torch.from_numpy(rows)][None].to(self.accelerator.device),
@@ -144,14 +155,6 @@ class Attempts:
             classifier.head.linear.weight.copy_(head.weight.T)
             classifier.head.linear.bias.copy_(head.bias)
         return classifier.eval()
-
-    def _features(
-        self, encoder: Encoder, rows: NDArray[np.int64], config: FeaturesConfig
-    ) -> torch.Tensor:
-        chosen = torch.from_numpy(rows).split(_AT_ONCE)
-        device = self.accelerator.device
-        parts = [extract(encoder, self.data.images[part].to(device), config) for part in chosen]
-        return torch.cat(parts)
 
     def _finetuned(
         self,
@@ -200,7 +203,7 @@ class Attempts:
         return fresh_encoder(self.encoder.header, images, seed=derive_seed(seed, "weights"))
 
     def _replaced(self, from_stage: str, rows: NDArray[np.int64], seed: int) -> Encoder:
-        encoder, fresh = self.encoder.load(), self._fresh(rows, seed)
+        encoder, fresh = self._copy(), self._fresh(rows, seed)
         for name in self.stage_names[self.stage_names.index(from_stage) :]:
             encoder.blocks[name] = copy.deepcopy(fresh.blocks[name])
         return encoder

@@ -2,13 +2,17 @@
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, field_validator
 
 from data.store import ReadingConfig
 from downstream.features import FeaturesConfig
 from downstream.heads.build import HeadConfig
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.recipes import FitConfig, Recipe
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Label = Annotated[str, StringConstraints(pattern=NAME)]
+"""What a user calls an encoder or a way to reuse it, fit for a folder or a table."""
 
 Arm = Literal["frozen", "finetuned", "random_frozen", "scratch", "raw_logistic"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
@@ -35,9 +39,7 @@ class CurveConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the study's folder below runs_dir"
-    )
+    name: str = Field(pattern=NAME, description="the study's folder below runs_dir")
     runs_dir: str = "runs"
     seed: int = Field(0, ge=0, description="of the draws of labels and of every fit")
     encoder: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from downstream.attempts import Attempts
-from downstream.finetune import predict_logits
+from downstream.attempts import Attempt, Attempts
 from downstream.heads.problems import ChosenInside, held_out_folds
 from downstream.modes import Auto, DepthSearch, Frozen, Full, Gradual, SingleMode
 from training.randomness import derive_seed
@@ -94,7 +93,7 @@ class Decider:
             rows: of the training set, whose labels may be seen.
             say: told of each decision as it is made.
         """
-        self._attempts, self._seed, self._say = attempts, seed, say
+        self._attempts, self._rows, self._seed, self._say = attempts, rows, seed, say
         labels = attempts.data.labels[torch.from_numpy(rows)]
         folds = held_out_folds(labels[None], validation, [derive_seed(seed, "train/folds")])
         self._parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
@@ -120,6 +119,14 @@ class Decider:
         assert self._best is not None
         return Chosen(self._best.mode, self._best.attempt, self._best.logits, self._labels)
 
+    def learn(self, chosen: Chosen) -> Attempt:
+        """Return the chosen attempt, learnt from all labels."""
+        seed = derive_seed(self._seed, "train/final")
+        for attempt in self._attempts.of(chosen.mode, self._rows, seed):
+            if chosen.attempt in (None, attempt.name):
+                return attempt
+        raise AssertionError(f"{chosen.mode} never came to {chosen.attempt!r}")
+
     def _try(self, mode: SingleMode) -> bool:
         """Compare a mode's attempts with the best; return whether a later one than its first won.
 
@@ -139,10 +146,10 @@ class Decider:
             self._attempts.of(mode, train, derive_seed(self._seed, "train/part", number))
             for number, (train, _) in enumerate(self._parts)
         ]
-        images, device = self._attempts.data.images, self._attempts.accelerator.device
+        images = self._attempts.data.images
         for attempts in zip(*runs, strict=True):
             logits = [
-                predict_logits(attempt.classifier, images, held_out, device)
+                self._attempts.logits(attempt, images, held_out)
                 for attempt, (_, held_out) in zip(attempts, self._parts, strict=True)
             ]
             yield _Scored(mode, attempts[0].name, torch.cat(logits))

@@ -11,19 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
-from downstream.config import CurveConfig, StudyDataConfig
+from downstream.config import NAME, CurveConfig, Label, StudyDataConfig
 from downstream.features import FeaturesConfig
 from downstream.heads.build import HeadConfig
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.results import RESULTS, Row, read_rows
-from downstream.statistics import Interval, mean_interval
+from downstream.statistics import Interval, in_percent, mean_interval
 from downstream.study import run_study
 from models.artifact import read_artifact
-
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Label = Annotated[str, StringConstraints(pattern=_NAME)]
 
 
 class DepthConfig(BaseModel):
@@ -31,7 +28,7 @@ class DepthConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=_NAME, description="the folder below runs_dir")
+    name: str = Field(pattern=NAME, description="the folder below runs_dir")
     runs_dir: str = "runs"
     seed: int = Field(0, ge=0, description="of the draws of labels and of every fit")
     encoders: Annotated[
@@ -139,14 +136,7 @@ def depth_table(depths: list[Depth]) -> str:
     ]
     lines += [
         f"| {depth.encoder} | {depth.stages}, up to {depth.upto} "
-        f"| {_percent(depth.pretrained)} | {_percent(depth.random)} |"
+        f"| {in_percent(depth.pretrained)} | {in_percent(depth.random)} |"
         for depth in depths
     ]
     return "\n".join(lines)
-
-
-def _percent(interval: Interval) -> str:
-    text = f"{100 * interval.mean:.1f}"
-    if interval.high is None:
-        return text
-    return f"{text} ± {100 * (interval.high - interval.mean):.1f}"

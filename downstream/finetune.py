@@ -88,9 +88,21 @@ def predict_logits(
     images: Tensor,
     rows: NDArray[np.int64] | None,
     device: torch.device,
+    *,
+    flip_average: bool = False,
 ) -> Tensor:
-    """Logits [N, C] on the CPU of uint8 images (those of `rows`), by a classifier in eval mode."""
-    return torch.cat([classifier(part).cpu() for part in _pixels(images, rows, device)])
+    """Logits [N, C] on the CPU of uint8 images (those of `rows`), by a classifier in eval mode.
+
+    Args:
+        flip_average: average them with those of the mirrored images.
+    """
+    parts = []
+    for pixels in _pixels(images, rows, device):
+        logits: Tensor = classifier(pixels)
+        if flip_average:
+            logits = (logits + classifier(pixels.flip(3))) / 2
+        parts.append(logits.cpu())
+    return torch.cat(parts)
 
 
 def _pixels(

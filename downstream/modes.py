@@ -1,8 +1,11 @@
 """Ways to reuse an encoder under a new head: `mode` of a training config."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from training.errors import InputError
 
 
 class _Mode(BaseModel):
@@ -78,3 +81,30 @@ SingleMode = (
     Frozen | DepthSearch | Gradual | Partial | Full | LinearThenFinetune | Replace | Scratch
 )
 ModeConfig = Annotated[SingleMode | Auto, Field(discriminator="kind")]
+
+
+def check_mode(mode: ModeConfig, stages: Sequence[str], *, key: str) -> None:
+    """Check that an encoder with these stages, lowest first, can be reused in a way.
+
+    Args:
+        key: that of the mode, for the message.
+    Raises:
+        InputError: naming the key, the stage and those that there are.
+    """
+    if isinstance(mode, Partial | Replace) and mode.from_stage not in stages:
+        raise InputError(
+            f"{key}.from_stage: found {mode.from_stage!r}; the encoder has the stages "
+            f"{', '.join(stages)}"
+        )
+
+
+def all_modes(stages: Sequence[str]) -> dict[str, ModeConfig]:
+    """Return every way to reuse an encoder with these stages, lowest first, by name."""
+    upper: list[SingleMode] = [Partial(from_stage=name) for name in reversed(stages[1:])]
+    modes = [Frozen(), DepthSearch(), Gradual(), *upper, LinearThenFinetune(), Full()]
+    modes += [Replace(from_stage=stages[-1]), Scratch()]
+    named: dict[str, ModeConfig] = {}
+    for mode in modes:
+        stage = f"-{mode.from_stage}" if isinstance(mode, Partial | Replace) else ""
+        named[f"{mode.kind}{stage}"] = mode
+    return {**named, "auto": Auto()}

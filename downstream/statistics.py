@@ -40,6 +40,14 @@ class Interval:
         return int(self.low > 0) - int(self.high < 0)
 
 
+def in_percent(interval: Interval, digits: int = 1) -> str:
+    """Return mean ± half the interval, fractions as percent; the mean alone where it is all."""
+    text = f"{100 * interval.mean:.{digits}f}"
+    if interval.high is None:
+        return text
+    return f"{text} ± {100 * (interval.high - interval.mean):.{digits}f}"
+
+
 def mean_interval(scores: Scores) -> Interval:
     """Mean score of one arm at one budget; see `_interval` for the formula."""
     return _interval(

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from data.labels import budget_order, check_budget
-from downstream.attempts import Attempt, Attempts
+from downstream.attempts import Attempts
 from downstream.calibration import calibrate
-from downstream.decisions import Chosen, Decider, Decision
+from downstream.decisions import Decider, Decision
 from downstream.inputs import (
     LabelledImages,
     PretrainedEncoder,
@@ -25,13 +25,12 @@ from downstream.inputs import (
     open_encoders,
 )
 from downstream.metrics import classification_scores
-from downstream.modes import Partial, Replace
-from downstream.train_config import TrainConfig
+from downstream.modes import check_mode
+from downstream.train_config import ReuseConfig, TrainConfig
 from models.artifact import TrainedOn
 from models.classifier_file import Calibration, load_classifier, save_classifier
 from training.compute import ComputeConfig, make_accelerator
 from training.errors import InputError
-from training.randomness import derive_seed
 from training.run_directory import RunDirectory
 
 MODEL = "model.safetensors"
@@ -59,8 +58,9 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
         overwrite=overwrite,
         exports=(MODEL, DECISIONS, METRICS),
     )
-    encoder, train, test, classes = _open(config)
-    rows = _labelled_rows(config, train)
+    encoder, train, test, classes = open_training(config)
+    check_mode(config.mode, [stage.name for stage in encoder.header.stages], key="mode")
+    rows = labelled_rows(train, config.labels, draw=config.draw, seed=config.seed, key="labels")
     directory.start({"seed": config.seed, "data": {"train": {"fingerprint": train.fingerprint}}})
     try:
         attempts = Attempts(encoder, train, len(classes), config, accelerator)
@@ -78,7 +78,7 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
         )
         decider = Decider(attempts, rows, config.validation, seed=config.seed, say=say)
         chosen = decider.decide(config.mode, len(rows))
-        final = _learn(attempts, chosen, rows, config.seed)
+        final = decider.learn(chosen)
         calibration = Calibration()
         if chosen.logits is not None and chosen.labels is not None:
             calibration = calibrate(chosen.logits, chosen.labels)
@@ -107,19 +107,17 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
     return path
 
 
-def _open(
-    config: TrainConfig,
+def open_training(
+    config: ReuseConfig,
 ) -> tuple[PretrainedEncoder, LabelledImages, LabelledImages | None, tuple[str, ...]]:
+    """Open encoder, training and test images, and the names of the classes.
+
+    Raises:
+        InputError, DataError, ModelError: one line, naming the key or the file.
+    """
     encoders = open_encoders(
         (config.encoder,), config.features, allow_external=config.allow_external
     )
-    stages = [stage.name for stage in encoders[0].header.stages]
-    mode = config.mode
-    if isinstance(mode, Partial | Replace) and mode.from_stage not in stages:
-        raise InputError(
-            f"mode.from_stage: found {mode.from_stage!r}; {config.encoder} has the stages "
-            f"{', '.join(stages)}"
-        )
     train_store = config.data.open(config.data.train)
     check_fit(encoders, "data.train", train_store)
     test_store = None if config.data.test is None else config.data.open(config.data.test)
@@ -131,9 +129,13 @@ def _open(
     return encoders[0], labelled("train", train_store), test, classes
 
 
-def _labelled_rows(config: TrainConfig, train: LabelledImages) -> NDArray[np.int64]:
-    """Return the rows whose labels are seen.
+def labelled_rows(
+    train: LabelledImages, count: int | None, *, draw: int, seed: int, key: str
+) -> NDArray[np.int64]:
+    """Return the rows whose labels are seen: so many in a class-balanced draw; None: all.
 
+    Args:
+        key: that of the count, for the message.
     Raises:
         DataError, InputError: too many labels asked for, too few for the classes, or one class.
     """
@@ -144,18 +146,10 @@ def _labelled_rows(config: TrainConfig, train: LabelledImages) -> NDArray[np.int
             f"data.train: all {len(labels)} labels are {int(present[0])}; there is nothing to "
             "tell apart: give images of two classes or more"
         )
-    if config.labels is None:
+    if count is None:
         return np.arange(len(labels))
-    check_budget(labels, config.labels, len(present), key="labels")
-    return budget_order(labels, draw=config.draw, seed=config.seed)[: config.labels]
-
-
-def _learn(attempts: Attempts, chosen: Chosen, rows: NDArray[np.int64], seed: int) -> Attempt:
-    """Return the chosen attempt, learnt from all rows."""
-    for attempt in attempts.of(chosen.mode, rows, derive_seed(seed, "train/final")):
-        if chosen.attempt in (None, attempt.name):
-            return attempt
-    raise AssertionError(f"{chosen.mode} never came to {chosen.attempt!r}")
+    check_budget(labels, count, len(present), key=key)
+    return budget_order(labels, draw=draw, seed=seed)[:count]
 
 
 def _score(path: Path, test: LabelledImages, config: TrainConfig) -> dict[str, Any]:

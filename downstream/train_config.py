@@ -22,8 +22,8 @@ class TrainDataConfig(ReadingConfig):
     )
 
 
-class TrainConfig(BaseModel):
-    """One classifier on a pretrained encoder, for use."""
+class ReuseConfig(BaseModel):
+    """How classifiers are made of a pretrained encoder, whichever way it is reused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,11 +37,6 @@ class TrainConfig(BaseModel):
         False, description="import and run the code that an encoder of kind external names"
     )
     data: TrainDataConfig
-    labels: PositiveInt | None = Field(
-        None, description="how many labels are seen in all, a class-balanced draw; null: all"
-    )
-    draw: int = Field(0, ge=0, description="which draw; the same as in a study of this seed")
-    mode: ModeConfig = Auto()
     validation: ChosenInside = Field(
         ChosenInside(), description="the part of the labels on which ways to reuse are compared"
     )
@@ -65,3 +60,13 @@ class TrainConfig(BaseModel):
                     f"found {key} {value}, which a kept model does not repeat; leave it {kept}"
                 )
         return features
+
+
+class TrainConfig(ReuseConfig):
+    """One classifier on a pretrained encoder, for use."""
+
+    labels: PositiveInt | None = Field(
+        None, description="how many labels are seen in all, a class-balanced draw; null: all"
+    )
+    draw: int = Field(0, ge=0, description="which draw; the same as in a study of this seed")
+    mode: ModeConfig = Auto()

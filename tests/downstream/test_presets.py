@@ -7,7 +7,7 @@ import pytest
 from downstream.__main__ import main
 
 FOLDER = Path(__file__).parents[2] / "configs/downstream"
-COMMANDS = {"depth": "depth", "train": "train"}
+COMMANDS = {name: name for name in ("depth", "modes", "train")}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.yaml")))
