@@ -99,6 +99,11 @@ class AugmentParams:
         values = {f.name: getattr(self, f.name)[start:stop] for f in dataclasses.fields(self)}
         return AugmentParams(**values)
 
+    def at(self, samples: Tensor, device: torch.device) -> "AugmentParams":
+        """The parameters of some samples, int64 [B], on a device."""
+        values = {f.name: getattr(self, f.name)[samples] for f in dataclasses.fields(self)}
+        return AugmentParams(**{name: value.to(device) for name, value in values.items()})
+
 
 class Augment:
     """Applies an `AugmentConfig` to batches."""

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from downstream.finetune import Fit, predict_logits
 from downstream.frozen_features import FrozenFeatures
-from downstream.heads.build import heads_of
+from downstream.heads.build import balanced_weights, heads_of
+from downstream.heads.networks import AttentionConfig, MlpConfig, NetworkScores
 from downstream.heads.problems import LinearScores
 from downstream.inputs import LabelledImages, PretrainedEncoder, fresh_encoder
 from downstream.modes import (
     DepthSearch,
+    Extend,
     Frozen,
     Full,
     Gradual,
@@ -31,9 +33,11 @@ from downstream.modes import (
 )
 from downstream.recipes import Recipe
 from downstream.train_config import TrainConfig
-from models.heads import Classifier, pooled_width
-from training.errors import InputError
+from models.head_networks import ConvSpec, HeadSpec, LinearHead, LinearSpec
+from models.heads import Classifier, pooled_shapes
+from models.outputs import Classes, Output
 from training.randomness import derive_seed
+from training.stage_rates import StageRatesConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +67,16 @@ class Attempts:
         classes: int,
         config: TrainConfig,
         accelerator: Accelerator,
+        *,
+        output: Output | None = None,
     ) -> None:
+        """Take what classifiers are made of.
+
+        Args:
+            classes: number of classes, labels or quantities.
+            output: what scores mean; None: one class of many.
+        """
+        self.output: Output = output or Classes()
         self.encoder, self.data, self.classes = encoder, data, classes
         self.config, self.accelerator = config, accelerator
         self.stage_names = [stage.name for stage in encoder.header.stages]
@@ -73,7 +86,18 @@ class Attempts:
             if config.features.stages is None or name in config.features.stages
         ]
         self._pretrained = encoder.load().to(accelerator.device)
-        self._frozen = FrozenFeatures(self._pretrained, data.images, config.features)
+        self._head_grid = config.features.grid
+        if isinstance(config.head, AttentionConfig):
+            shapes = [self._pretrained.output_shapes[name] for name in self._head_stages]
+            self._head_grid = min(config.head.grid, max(max(shape[1:]) for shape in shapes))
+        features = config.features.model_copy(update={"grid": self._head_grid})
+        if not isinstance(self._network(), LinearSpec):
+            # What averages scores averages features only where scores are linear in them.
+            features = features.model_copy(update={"flip_average": False})
+        self._frozen = [
+            FrozenFeatures(self._pretrained, data.images, features, copy=number)
+            for number in (None, *range(features.copies))
+        ]
 
     def of(self, mode: SingleMode, rows: NDArray[np.int64], seed: int) -> Iterator[Attempt]:
         """Yield the classifiers of a mode, each learnt from some rows alone.
@@ -103,11 +127,23 @@ class Attempts:
                 yield self._finetuned("all stages trained", self._copy(), rows, seed)
             case Replace():
                 encoder = self._replaced(mode.from_stage, rows, seed)
-                yield self._finetuned(
-                    f"new from {mode.from_stage}", encoder, rows, seed, mode.from_stage
-                )
+                name = f"new from {mode.from_stage}"
+                yield self._finetuned(name, encoder, rows, seed, mode.from_stage, fresh=True)
+            case Extend():
+                yield self._extended(mode, rows, seed)
             case Scratch():
-                yield self._finetuned("from scratch", self._fresh(rows, seed), rows, seed)
+                encoder = self._fresh(rows, seed)
+                yield self._finetuned("from scratch", encoder, rows, seed, fresh=True)
+
+    def worth(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return how good each row's scores [N, K] are, float64 [N], the more the better.
+
+        With class weights a class counts the same however many rows it has.
+        """
+        worth = self.output.worth(scores, labels)
+        if self.config.class_weights is None:
+            return worth
+        return worth * balanced_weights(labels, self.classes)[labels]
 
     def logits(
         self, attempt: Attempt, images: torch.Tensor, rows: NDArray[np.int64] | None = None
@@ -131,30 +167,49 @@ class Attempts:
 
     def _solved(self, stages: Sequence[str], rows: NDArray[np.int64], seed: int) -> Classifier:
         """Return a classifier with the head that `head` fits on frozen stages."""
-        config, encoder = self.config.features, self._copy()
-        widths = [pooled_width(encoder.output_shapes[name], config.grid) for name in stages]
-        features = self._frozen.of(rows)[:, : sum(widths)]  # the stages are the lowest ones
+        encoder, network, grid = self._copy(), self._network(), self._head_grid
+        shapes = pooled_shapes(encoder, stages, grid)
+        width = sum(torch.Size(shape).numel() for shape in shapes)
+        # The stages are the lowest ones.
+        features = torch.cat([frozen.of(rows)[:, :width] for frozen in self._frozen])
+        device = self.accelerator.device
+        weights = self._class_weights(rows)
         (head,) = heads_of(
             features[None],
-            self.data.labels[torch.from_numpy(rows)][None].to(self.accelerator.device),
+            self.data.labels[torch.from_numpy(rows)][None].to(device),
             self.config.head,
             classes=self.classes,
-            std_floor=config.std_floor,
+            std_floor=self.config.features.std_floor,
             fold_seeds=[derive_seed(seed, "head/folds")],
+            output=self.output,
+            copies=self.config.features.copies,
+            class_weights=None if weights is None else weights[None].to(device),
+            shapes=shapes,
         )
-        if not isinstance(head, LinearScores):
-            raise InputError(
-                f"head.kind: found {self.config.head.kind!r}, which is not linear in the features "
-                "and has no place in a classifier; use softmax"
-            )
-        recipe = self.config.unfreeze
         classifier = Classifier(
-            encoder, self.classes, stages=stages, grid=config.grid, dropout=recipe.dropout
+            encoder,
+            self.classes,
+            stages=stages,
+            grid=grid,
+            dropout=self.config.unfreeze.dropout,
+            output=self.output,
+            network=network,
         )
-        with torch.no_grad():
-            classifier.head.linear.weight.copy_(head.weight.T)
-            classifier.head.linear.bias.copy_(head.bias)
-        return classifier.eval()
+        if isinstance(head, NetworkScores):
+            classifier.head.load_state_dict(head.network.state_dict())
+        else:
+            assert isinstance(head, LinearScores) and isinstance(classifier.head, LinearHead)
+            _set_linear(classifier.head, head)
+        return classifier.to(device).eval()
+
+    def _network(self) -> HeadSpec:
+        head = self.config.head
+        return head.spec() if isinstance(head, MlpConfig | AttentionConfig) else LinearSpec()
+
+    def _class_weights(self, rows: NDArray[np.int64]) -> torch.Tensor | None:
+        if self.config.class_weights is None:
+            return None
+        return balanced_weights(self.data.labels[torch.from_numpy(rows)], self.classes)
 
     def _finetuned(
         self,
@@ -163,18 +218,49 @@ class Attempts:
         rows: NDArray[np.int64],
         seed: int,
         train_from: str | None = None,
+        *,
+        fresh: bool = False,
     ) -> Attempt:
-        recipe = self.config.finetune
+        """Return a classifier trained under a new head.
+
+        Args:
+            fresh: whether what is trained begins anew, at the full rate and with the head.
+        """
+        recipe, network = self.config.finetune, self._network()
+        if fresh:
+            recipe = _of_fresh_weights(recipe)
+        stages = self._head_stages[-1:]
+        grid = recipe.grid
+        if isinstance(self.config.head, AttentionConfig):
+            grid = self._head_grid
         classifier = Classifier(
             encoder,
             self.classes,
-            stages=self._head_stages[-1:],
-            grid=recipe.grid,
+            stages=stages,
+            grid=grid,
             dropout=recipe.dropout,
             seed=derive_seed(seed, "head"),
+            output=self.output,
+            network=network,
         )
         self._train(classifier, recipe, rows, seed, train_from)
         return Attempt(name, classifier)
+
+    def _extended(self, mode: Extend, rows: NDArray[np.int64], seed: int) -> Attempt:
+        recipe = _of_fresh_weights(self.config.finetune)
+        encoder, stage = self._copy(), self._head_stages[-1]
+        classifier = Classifier(
+            encoder,
+            self.classes,
+            stages=[stage],
+            grid=max(encoder.output_shapes[stage][1:]),
+            dropout=recipe.dropout,
+            seed=derive_seed(seed, "head"),
+            output=self.output,
+            network=ConvSpec(widths=mode.widths),
+        )
+        self._train(classifier, recipe, rows, seed, train_encoder=False)
+        return Attempt(f"new stages on {stage}", classifier)
 
     def _train(
         self,
@@ -183,6 +269,8 @@ class Attempts:
         rows: NDArray[np.int64],
         seed: int,
         train_from: str | None = None,
+        *,
+        train_encoder: bool = True,
     ) -> None:
         fit = Fit(
             classifier,
@@ -193,6 +281,8 @@ class Attempts:
             seed=seed,
             accelerator=self.accelerator,
             train_from=train_from,
+            class_weights=self._class_weights(rows),
+            train_encoder=train_encoder,
         )
         fit.train()
         classifier.encoder.unfreeze()
@@ -207,3 +297,19 @@ class Attempts:
         for name in self.stage_names[self.stage_names.index(from_stage) :]:
             encoder.blocks[name] = copy.deepcopy(fresh.blocks[name])
         return encoder
+
+
+def _of_fresh_weights(recipe: Recipe) -> Recipe:
+    """Return a recipe without what protects pretrained weights from large steps."""
+    plain = {"encoder_lr_factor": 1.0, "head_steps": 0, "stage_rates": StageRatesConfig()}
+    return recipe.model_copy(update=plain)
+
+
+@torch.no_grad()
+def _set_linear(head: LinearHead, fitted: LinearScores) -> None:
+    weight, bias = fitted.weight, fitted.bias
+    if len(head.linear.bias) == 1 and len(bias) == 2:
+        # One logit, of the second class against the first.
+        weight, bias = weight[:, 1:] - weight[:, :1], bias[1:] - bias[:1]
+    head.linear.weight.copy_(weight.T)
+    head.linear.bias.copy_(bias)

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from downstream.attempts import Attempt, Attempts
 from downstream.heads.problems import ChosenInside, held_out_folds
 from downstream.modes import Auto, DepthSearch, Frozen, Full, Gradual, SingleMode
+from models.outputs import Classes
 from training.randomness import derive_seed
 
 # A way that costs more is taken for a gain that is more than chance alone gives half of the time.
@@ -30,23 +30,32 @@ class Decision:
 
     Fields:
         attempt: what was tried, in words.
-        accuracy: of held-out labels, a fraction; nll: nats.
-        gain: over the best before it, a fraction, with its paired standard error; None for the
-            first.
+        accuracy: of held-out labels, a fraction; None where a model does not name one class.
+        nll: their mean loss, in nats.
+        gain: in accuracy, or else the fall of the loss, from the best before it, with its paired
+            standard error; None for the first.
         kept: whether it is the best so far.
     """
 
     attempt: str
-    accuracy: float
+    accuracy: float | None
     nll: float
     gain: float | None
     error: float | None
     kept: bool
 
     def __str__(self) -> str:
-        text = f"{self.attempt}: {100 * self.accuracy:.1f} % of held-out labels right"
-        if self.gain is not None and self.error is not None:
-            text += f" ({100 * self.gain:+.1f} ± {100 * self.error:.1f})"
+        if self.accuracy is None:
+            text = f"{self.attempt}: loss {self.nll:.4f} on held-out labels"
+            change = "" if self.gain is None else f" ({-self.gain:+.4f} ± {self.error:.4f})"
+        else:
+            text = f"{self.attempt}: {100 * self.accuracy:.1f} % of held-out labels right"
+            change = (
+                ""
+                if self.gain is None
+                else f" ({100 * self.gain:+.1f} ± {100 * (self.error or 0):.1f})"
+            )
+        text += change
         return f"{text}, {'kept' if self.kept else 'not kept'}"
 
 
@@ -71,9 +80,6 @@ class _Scored:
     attempt: str
     logits: Tensor
 
-    def hits(self, labels: Tensor) -> Tensor:
-        return (self.logits.argmax(dim=1) == labels).double()
-
 
 class Decider:
     """Compares attempts on the parts of the labels that are held out in turn."""
@@ -95,7 +101,8 @@ class Decider:
         """
         self._attempts, self._rows, self._seed, self._say = attempts, rows, seed, say
         labels = attempts.data.labels[torch.from_numpy(rows)]
-        folds = held_out_folds(labels[None], validation, [derive_seed(seed, "train/folds")])
+        strata = attempts.output.strata(labels)
+        folds = held_out_folds(strata[None], validation, [derive_seed(seed, "train/folds")])
         self._parts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         if folds is not None:
             fold = folds[0].numpy()
@@ -155,18 +162,19 @@ class Decider:
             yield _Scored(mode, attempts[0].name, torch.cat(logits))
 
     def _compare(self, scored: _Scored) -> bool:
-        labels, best = self._labels, self._best
+        labels, best, output = self._labels, self._best, self._attempts.output
         assert labels is not None
-        hits = scored.hits(labels)
+        worth = self._attempts.worth(scored.logits, labels)
         gain = error = None
         kept = best is None
         if best is not None:
-            difference = hits - best.hits(labels)
+            difference = worth - self._attempts.worth(best.logits, labels)
             gain = float(difference.mean())
             error = float(difference.std(correction=0)) / math.sqrt(len(labels))
             kept = gain > _ERRORS_TO_BE_BETTER * error
-        nll = float(F.cross_entropy(scored.logits, labels))
-        self._say(Decision(scored.attempt, float(hits.mean()), nll, gain, error, kept))
+        nll = float(output.losses(scored.logits, labels).mean())
+        accuracy = float(worth.mean()) if isinstance(output, Classes) else None
+        self._say(Decision(scored.attempt, accuracy, nll, gain, error, kept))
         if kept:
             self._best = scored
         return kept

@@ -43,6 +43,15 @@ class EmbedConfig(FeaturesConfig, ReadingConfig):
         False, description="import and run the code that an encoder of kind external names"
     )
 
+    @field_validator("copies")
+    @classmethod
+    def _without_copies(cls, copies: int) -> int:
+        if copies:
+            raise ValueError(
+                f"found {copies}; a row is written for each image itself, so leave it 0"
+            )
+        return copies
+
     @field_validator("transform")
     @classmethod
     def _as_they_come(cls, transform: Transform) -> Transform:

@@ -18,7 +18,13 @@ from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 from torch import Tensor
 
-from downstream.features import FeaturesConfig, extract, feature_count, images_at_once
+from downstream.features import (
+    FeaturesConfig,
+    drawn_copy,
+    extract,
+    feature_count,
+    images_at_once,
+)
 from downstream.inputs import LabelledImages
 from downstream.projection import Projection, fit_projection
 from models.encoders import Encoder
@@ -47,18 +53,23 @@ class FeatureCache:
     training: LabelledImages
     device: torch.device
 
-    def features(self, split: LabelledImages, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def features(
+        self, split: LabelledImages, rows: NDArray[np.int64], *, copy: int | None = None
+    ) -> NDArray[np.float32]:
         """Return the features [R, F or K] of some rows, ascending, of a split: a mapped array.
 
+        Args:
+            copy: the number of a changed copy of each image; None: the images themselves.
         Raises:
             InputError: a transform is asked for, and no training image differs from another.
         """
         rows_hash = hashlib.sha256(np.ascontiguousarray(rows, "<i8").tobytes()).hexdigest()
-        path = self._path(".npy", images=split.fingerprint, rows=rows_hash)
+        which = {} if copy is None else {"copy": str(copy)}
+        path = self._path(".npy", images=split.fingerprint, rows=rows_hash, **which)
         if not path.exists():
             encoder = self.make_encoder().to(self.device)
             projection = self._projection(encoder)
-            blocks: Iterable[Tensor] = self._blocks(encoder, split.images, rows)
+            blocks: Iterable[Tensor] = self._blocks(encoder, split.images, rows, copy)
             width = feature_count(encoder.output_shapes, self.config)
             if projection is not None:
                 blocks = map(projection.apply, blocks)
@@ -90,14 +101,16 @@ class FeatureCache:
             )
 
     def _blocks(
-        self, encoder: Encoder, images: Tensor, rows: NDArray[np.int64]
+        self, encoder: Encoder, images: Tensor, rows: NDArray[np.int64], copy: int | None = None
     ) -> Iterator[Tensor]:
+        changes = None if copy is None else drawn_copy(self.config, len(images), copy)
         for part in torch.from_numpy(rows).split(images_at_once(encoder)):
-            yield extract(encoder, images[part].to(self.device), self.config)
+            change = None if changes is None else changes.at(part, self.device)
+            yield extract(encoder, images[part].to(self.device), self.config, change)
 
     def _path(self, suffix: str, **of: str) -> Path:
-        # std_floor acts after the cache.
-        settings = self.config.model_dump(mode="json", exclude={"std_floor"})
+        # std_floor acts after the cache, and how many copies there are is no matter of one.
+        settings = self.config.model_dump(mode="json", exclude={"std_floor", "copies"})
         identity: dict[str, Any] = {"encoder": self.encoder, "features": settings, **of}
         if self.config.transform != "none":
             identity["fitted on"] = [self.training.fingerprint, FITTED_IMAGES]

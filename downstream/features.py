@@ -55,9 +55,16 @@ class FeaturesConfig(BaseModel):
         description="changes by `augment`, the same for every image, whose features are averaged "
         "with the image's own; each costs as much as that",
     )
+    copies: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="copies of each labelled image, each changed by `augment` in its way, whose "
+        "features are further rows for the head to learn from",
+    )
     augment: AugmentConfig = Field(
         AugmentConfig(horizontal_flip=False, shift=0.06),
-        description="what the changes of `views` are drawn from",
+        description="what the changes of `views` and `copies` are drawn from",
     )
     transform: Transform = Field(
         "none",
@@ -80,6 +87,15 @@ class FeaturesConfig(BaseModel):
             raise ValueError(
                 f"found components {self.components} with transform none; take pca or whiten, or "
                 "leave components null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _copies_are_changed(self) -> "FeaturesConfig":
+        if self.copies and Augment(self.augment).is_off:
+            raise ValueError(
+                f"found copies {self.copies} with an augment that changes nothing; turn one of its "
+                "changes on, or set copies to 0"
             )
         return self
 
@@ -115,14 +131,27 @@ def images_at_once(encoder: Encoder) -> int:
     return max(1, min(_MOST_AT_ONCE, _FLOATS_AT_ONCE // floats))
 
 
+def drawn_copy(config: FeaturesConfig, images: int, number: int) -> AugmentParams:
+    """Return how each of so many images is changed in its copy of this number."""
+    generator = torch.Generator().manual_seed(derive_seed(0, "features/copies", number))
+    return Augment(config.augment).draw(images, generator)
+
+
 @torch.no_grad()
-def extract(encoder: Encoder, images: Tensor, config: FeaturesConfig) -> Tensor:
+def extract(
+    encoder: Encoder, images: Tensor, config: FeaturesConfig, change: AugmentParams | None = None
+) -> Tensor:
     """Features [B, F] of uint8 images [B, C, H, W], on the encoder's device, in eval mode.
 
     They depend on each image alone, and not on those beside it; no transform is applied.
+
+    Args:
+        change: what is done to each image first; None: nothing.
     """
     encoder.eval()
     pixels = images.float().div_(255)
+    if change is not None:
+        pixels = Augment(config.augment).apply(pixels, change)
     features = _pooled(encoder, pixels, config)
     for view in _other_views(pixels, config):
         features = features + _pooled(encoder, view, config)

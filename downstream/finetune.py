@@ -36,20 +36,26 @@ _PREDICTED_AT_ONCE = 500
 
 
 class SupervisedTraining(Trainable):
-    """Cross-entropy of a classifier on augmented images, held to where it began if asked.
+    """The loss of a classifier on augmented images, held to where it began if asked.
 
     Args:
+        class_weights: [C], what a label of each class counts; 1 on average over the labels.
         start: weights of the encoder as pretrained, by name; the recipe's `l2_sp` holds those that
             are trained to them (Li et al. 2018, "Explicit Inductive Bias for Transfer Learning").
     """
 
     def __init__(
-        self, classifier: Classifier, recipe: Recipe, start: Mapping[str, Tensor] | None = None
+        self,
+        classifier: Classifier,
+        recipe: Recipe,
+        start: Mapping[str, Tensor] | None = None,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.recipe = recipe
         self.augment = Augment(recipe.augment)
+        self._class_weights = class_weights
         self._held = [
             (parameter, start[name])
             for name, parameter in classifier.encoder.named_parameters()
@@ -74,8 +80,13 @@ class SupervisedTraining(Trainable):
         images = batch["images"].float().div_(255)
         params = self.augment.draw(draws.global_size, draws.generator("augment"))
         images = self.augment.apply(images, params.rows(draws.start, draws.stop))
-        logits = self.classifier(images)
-        loss = F.cross_entropy(logits, batch["labels"], label_smoothing=self.recipe.label_smoothing)
+        scores, labels = self.classifier(images), batch["labels"]
+        losses = self.classifier.output.losses(
+            scores, labels, smoothing=self.recipe.label_smoothing
+        )
+        if self._class_weights is not None:
+            losses = losses * self._class_weights[labels]
+        loss = losses.mean()
         if self._held:
             moved = torch.stack([(own - start).square().sum() for own, start in self._held]).sum()
             loss = loss + self.recipe.l2_sp / 2 * moved
@@ -135,6 +146,7 @@ class Fit:
             trained.
         train_encoder: False: all stages stay frozen, and only the head is trained.
         schedule: of the learning rate, after the steps of the head alone.
+        class_weights: [C], what a label of each class counts; 1 on average over the labels.
     """
 
     def __init__(
@@ -150,11 +162,15 @@ class Fit:
         train_from: str | None = None,
         train_encoder: bool = True,
         schedule: ScheduleConfig = CosineSchedule(),
+        class_weights: Tensor | None = None,
     ) -> None:
         self.recipe, self.steps, self.seed, self.accelerator = recipe, steps, seed, accelerator
         self.classifier = classifier.to(accelerator.device)
         self._train_from, self._train_encoder = train_from, train_encoder
         self._schedule = schedule
+        self._class_weights = class_weights
+        if class_weights is not None:
+            self._class_weights = class_weights.to(accelerator.device)
         self._start: Mapping[str, Tensor] | None = None
         if recipe.l2_sp > 0:
             named = classifier.encoder.named_parameters()
@@ -230,7 +246,7 @@ class Fit:
 
     def _trainer(self, steps: int, purpose: str, schedule: ScheduleConfig) -> Trainer:
         return Trainer(
-            SupervisedTraining(self.classifier, self.recipe, self._start),
+            SupervisedTraining(self.classifier, self.recipe, self._start, self._class_weights),
             self.batches,
             total_steps=steps,
             schedule=schedule,

@@ -8,19 +8,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from downstream.features import FeaturesConfig, extract, images_at_once
+from downstream.features import FeaturesConfig, drawn_copy, extract, images_at_once
 from models.encoders import Encoder
 
 
 class FrozenFeatures:
     """Keeps in memory, on the encoder's device, what was asked for before."""
 
-    def __init__(self, encoder: Encoder, images: Tensor, config: FeaturesConfig) -> None:
+    def __init__(
+        self, encoder: Encoder, images: Tensor, config: FeaturesConfig, *, copy: int | None = None
+    ) -> None:
         """Compute nothing yet.
 
         Args:
             images: uint8, all of a training set.
+            copy: the number of a changed copy of each image; None: the images themselves.
         """
+        self._changes = None if copy is None else drawn_copy(config, len(images), copy)
         self._encoder, self._images, self._config = encoder, images, config
         self._place = np.full(len(images), -1)
         self._kept = torch.empty(0)
@@ -31,7 +35,12 @@ class FrozenFeatures:
         if len(new):
             device = next(self._encoder.parameters()).device
             parts = [
-                extract(self._encoder, self._images[part].to(device), self._config)
+                extract(
+                    self._encoder,
+                    self._images[part].to(device),
+                    self._config,
+                    None if self._changes is None else self._changes.at(part, device),
+                )
                 for part in torch.from_numpy(new).split(images_at_once(self._encoder))
             ]
             known = int(self._place.max()) + 1

@@ -34,15 +34,19 @@ class FixedFeatures:
 
     Fields:
         rows: ascending rows of the training set [R]; train: [R, F]; test: [M, F].
+        copies: [R, F] each, of changed copies of the training rows.
     """
 
     rows: NDArray[np.int64]
     train: NDArray[np.float32]
     test: NDArray[np.float32]
+    copies: tuple[NDArray[np.float32], ...] = ()
 
     def labelled(self, rows: NDArray[np.int64]) -> Tensor:
-        """Features [N, F] of some rows of the training set."""
-        return torch.from_numpy(self.train[np.searchsorted(self.rows, rows)])
+        """Features [N, F] of some rows of the training set, then of each of their copies."""
+        places = np.searchsorted(self.rows, rows)
+        parts = [torch.from_numpy(own[places]) for own in (self.train, *self.copies)]
+        return torch.cat(parts)
 
 
 def fixed_features(
@@ -72,7 +76,9 @@ def fixed_features(
     folder = features_folder(config.runs_dir)
     cache = FeatureCache(folder, name, make_encoder, config.features, inputs.train, device)
     test = cache.features(inputs.test, np.arange(len(inputs.test)))
-    return FixedFeatures(rows, cache.features(inputs.train, rows), test)
+    copies = range(config.features.copies)
+    changed = tuple(cache.features(inputs.train, rows, copy=number) for number in copies)
+    return FixedFeatures(rows, cache.features(inputs.train, rows), test, changed)
 
 
 def random_encoder(inputs: StudyInputs, config: CurveConfig, seed: int) -> Encoder:
@@ -111,7 +117,8 @@ def head_rows(
     """
     began = time.perf_counter()
     heads: list[FittedHead] = []
-    bytes_per_draw = 4 * budget * max(budget, features.train.shape[1])
+    learnt = budget * (1 + len(features.copies))
+    bytes_per_draw = 4 * learnt * max(learnt, features.train.shape[1])
     at_once = max(1, _BYTES_AT_ONCE // bytes_per_draw)
     for first in range(0, len(draws), at_once):
         numbered = dict(enumerate(draws[first : first + at_once], start=first))
@@ -140,9 +147,10 @@ def arm_flops(key: RowKey, inputs: StudyInputs, config: CurveConfig) -> int:
     """Return about how many floating-point operations choosing and fitting one head takes."""
     shapes = {stage.name: stage.shape for stage in inputs.encoders[0].header.stages}
     features = feature_count(shapes, config.features)
+    learnt = key.budget * (1 + config.features.copies)
     if key.arm == "raw_logistic":
-        features = inputs.train.images[0].numel()
-    return head_flops(config.head, key.budget, features, inputs.classes)
+        features, learnt = inputs.train.images[0].numel(), key.budget
+    return head_flops(config.head, learnt, features, inputs.classes)
 
 
 def _fit_draws(
@@ -160,4 +168,5 @@ def _fit_draws(
         classes=inputs.classes,
         std_floor=config.features.std_floor,
         fold_seeds=[derive_seed(config.seed, "head/folds", draw) for draw in draws],
+        copies=len(features.copies),
     )

@@ -19,7 +19,8 @@ from downstream.mode_rows import ModeKey, ModeRow, planned_keys
 from downstream.modes import Auto, DepthSearch, Frozen, Gradual
 from downstream.modes_config import ModesConfig
 from downstream.runner import run_rows
-from downstream.train import labelled_rows, open_training
+from downstream.tasks import chosen_rows
+from downstream.train import check_reuse, open_training
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,11 +65,15 @@ class ModeBench:
     def __init__(self, config: ModesConfig, accelerator: Accelerator) -> None:
         assert config.modes is not None  # it is resolved
         self.config, self.modes, self.accelerator = config, config.modes, accelerator
-        encoder, train, test, classes = open_training(config)
+        encoder, self.task = open_training(config)
+        for name, mode in config.modes.items():
+            check_reuse(config, mode, encoder, key=f"modes.{name}")
+        train, test = self.task.train.images, self.task.test
         assert test is not None  # the config asks for it
-        self.inputs = StudyInputs(train, test, None, classes, (encoder,))
+        self.inputs = StudyInputs(train, test.images, None, self.task.names, (encoder,))
+        self.tested = test
         for budget in config.budgets:
-            labelled_rows(train, budget, draw=0, seed=config.seed, key="budgets")
+            chosen_rows(self.task, budget, draw=0, seed=config.seed, key="budgets")
 
     def groups(self) -> Sequence[ModeGroup]:
         """Return every row, each for itself."""
@@ -118,9 +123,7 @@ class ModeBench:
         config, inputs = self.config, self.inputs
         mode = self.modes[key.mode]
         training = config.training(mode, key.budget, key.draw)
-        rows = labelled_rows(
-            inputs.train, key.budget, draw=key.draw, seed=config.seed, key="budgets"
-        )
+        rows = chosen_rows(self.task, key.budget, draw=key.draw, seed=config.seed, key="budgets")
         attempts = Attempts(
             inputs.encoders[0], inputs.train, inputs.classes, training, self.accelerator
         )
@@ -131,8 +134,8 @@ class ModeBench:
         else:  # a training would score it inside the labels only to calibrate it
             chosen = Chosen(mode, None, None, None)
         learnt = decider.learn(chosen)
-        logits = attempts.logits(learnt, inputs.test.images)
-        scores = classification_scores(logits.numpy(), inputs.test.labels.numpy())
+        logits = attempts.logits(learnt, inputs.test.images, self.tested.rows)
+        scores = classification_scores(logits.numpy(), self.tested.labels.numpy())
         return ModeRow(
             *key,
             **scores._asdict(),

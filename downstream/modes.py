@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from models.stages import Widths
 from training.errors import InputError
 
 
@@ -62,6 +63,15 @@ class Replace(_Mode):
     from_stage: str = Field(description="name of the lowest stage that is drawn anew")
 
 
+class Extend(_Mode):
+    """New convolutional stages on top of frozen ones, trained with the head."""
+
+    kind: Literal["extend"] = "extend"
+    widths: Widths = Field(
+        (128,), description="channels of the new stages, lowest first; each halves the map"
+    )
+
+
 class Scratch(_Mode):
     """The same network from fresh weights: what reuse is compared with."""
 
@@ -78,7 +88,15 @@ class Auto(_Mode):
 
 
 SingleMode = (
-    Frozen | DepthSearch | Gradual | Partial | Full | LinearThenFinetune | Replace | Scratch
+    Frozen
+    | DepthSearch
+    | Gradual
+    | Partial
+    | Full
+    | LinearThenFinetune
+    | Replace
+    | Extend
+    | Scratch
 )
 ModeConfig = Annotated[SingleMode | Auto, Field(discriminator="kind")]
 

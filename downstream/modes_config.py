@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from downstream.config import Label
 from downstream.modes import ModeConfig, all_modes, check_mode
+from downstream.tasks import TaskKind
 from downstream.train_config import ReuseConfig, TrainConfig, TrainDataConfig
 from models.artifact import read_artifact
 
@@ -38,6 +39,13 @@ class ModesConfig(ReuseConfig):
     workers: PositiveInt | None = Field(
         None, description="processes that train classifiers, one thread each; null: one per core"
     )
+
+    @field_validator("task")
+    @classmethod
+    def _of_classes(cls, task: TaskKind) -> TaskKind:
+        if task != "classes":
+            raise ValueError(f"found {task}; rows hold accuracies, so it is classes here")
+        return task
 
     def resolved(self) -> ModesConfig:
         """Return the config with every mode named.

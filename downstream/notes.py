@@ -9,6 +9,7 @@ from downstream.heads.build import HeadConfig
 from downstream.heads.discriminant import DiscriminantConfig
 from downstream.heads.logistic import LogisticConfig
 from downstream.heads.neighbours import NeighboursConfig
+from downstream.heads.networks import MlpConfig
 from downstream.heads.prototypes import PrototypesConfig
 from downstream.heads.ridge import RidgeConfig
 from downstream.heads.softmax import SoftmaxConfig
@@ -93,6 +94,8 @@ def _head(features: str, config: CurveConfig) -> str:
     through = ""
     if config.features.transform != "none" and features != _PIXELS:
         through = f", by {config.features.transform} on unlabelled training images"
+    if config.features.copies and features != _PIXELS:
+        through += f", with {config.features.copies} changed copies of each labelled image"
     return (
         f"{name} on {features}{through}, standardized by the N labelled images; {choices} chosen "
         f"{how} inside the N labels. Inductive."
@@ -122,6 +125,11 @@ def _in_words(head: HeadConfig) -> tuple[str, str]:
             return f"The nearest class mean ({head.distance})", "temperature"
         case NeighboursConfig():
             return "Nearest neighbours by cosine", "their number and how their votes are weighed"
+        case MlpConfig():
+            return (
+                f"A network with a hidden layer of {head.hidden}",
+                f"weight decay (of {len(head.weight_decays)}) and early stopping",
+            )
 
 
 def _recipe(settings: FitConfig) -> str:

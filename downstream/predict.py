@@ -43,6 +43,9 @@ def predict(
 ) -> Predicted:
     """Write `file,prediction,confidence,error` and a probability for each class, image by image.
 
+    Of several labels the prediction names those that are more likely than not, and the confidence
+    is that in the least sure of them; of quantities there are the numbers and no confidence.
+
     Images are read in bounded memory, and every block of rows is on disk before the next is
     read. One that does not decode, or does not fit, has its reason in the column `error`.
 
@@ -61,7 +64,7 @@ def predict(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     threshold = _threshold(model, model_path, accuracy)
-    contract = model.header.encoder.input
+    contract, output = model.header.encoder.input, model.header.output
     images = named_images(
         place,
         channels=contract.channels if fit else None,
@@ -75,20 +78,19 @@ def predict(
         table.writerow(["file", "prediction", "confidence", "error", *model.classes])
         rest = itertools.chain([] if first is None else [first], images)
         for block in iter(lambda: list(itertools.islice(rest, _AT_ONCE)), []):
-            for name, probabilities, error in _predicted(model, block, contract, device):
+            for name, values, error in _predicted(model, block, contract, device):
                 total += 1
-                if probabilities is None:
+                if values is None:
                     failed += 1
                     first_failure = first_failure or f"{name}: {error}"
                     table.writerow([name, "", "", error, *[""] * len(model.classes)])
                     continue
-                best = int(probabilities.argmax())
-                confidence = float(probabilities[best])
-                sure = confidence >= threshold
+                sureness = output.confidences(values[None])
+                confidence = "" if sureness is None else f"{float(sureness):.6f}"
+                sure = sureness is None or float(sureness) >= threshold
                 abstained += not sure
-                label = model.classes[best] if sure else ABSTAINED
-                values = [f"{p:.6f}" for p in probabilities.tolist()]
-                table.writerow([name, label, f"{confidence:.6f}", "", *values])
+                said = output.said(values, model.classes) if sure else ABSTAINED
+                table.writerow([name, said, confidence, "", *(f"{v:.6f}" for v in values.tolist())])
             file.flush()
     return Predicted(total, failed, abstained, first_failure)
 
@@ -96,7 +98,7 @@ def predict(
 def _predicted(
     model: TrainedClassifier, block: list[Named], contract: InputContract, device: torch.device
 ) -> Iterator[tuple[str, torch.Tensor | None, str]]:
-    """Yield name and probabilities [K], or None and the reason, in the block's order."""
+    """Yield name and values [K], or None and the reason, in the block's order."""
     wanted = (contract.channels, contract.height, contract.width)
     errors: dict[int, str] = {}
     pixels = []
@@ -111,7 +113,7 @@ def _predicted(
             )
         else:
             pixels.append(torch.from_numpy(np.ascontiguousarray(image)))
-    found = iter(model.probabilities(torch.stack(pixels).to(device)).cpu()) if pixels else iter(())
+    found = iter(model.values(torch.stack(pixels).to(device)).cpu()) if pixels else iter(())
     for place, (name, _) in enumerate(block):
         if place in errors:
             yield name, None, errors[place]
@@ -124,7 +126,7 @@ def _threshold(model: TrainedClassifier, path: Path, accuracy: str | None) -> fl
         return 0.0
     known = model.header.calibration.abstain_below
     if accuracy not in known:
-        offered = ", ".join(known) or "none: too few labels were held out"
+        offered = ", ".join(known) or "none: too few labels were held out, or not of classes"
         raise InputError(f"--accuracy: found {accuracy}; {path} knows the confidence for {offered}")
     return known[accuracy]
 

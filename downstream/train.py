@@ -6,29 +6,20 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from data.labels import budget_order, check_budget
 from downstream.attempts import Attempts
 from downstream.calibration import calibrate
 from downstream.decisions import Decider, Decision
-from downstream.inputs import (
-    LabelledImages,
-    PretrainedEncoder,
-    check_fit,
-    labelled,
-    names_of_classes,
-    open_encoders,
-)
-from downstream.metrics import classification_scores
-from downstream.modes import check_mode
+from downstream.inputs import PretrainedEncoder, check_fit, open_encoders
+from downstream.modes import Extend, ModeConfig, check_mode
+from downstream.output_scores import headline, scores_of
+from downstream.tasks import LabelledPart, Task, chosen_rows, lone_classes, open_task, standardized
 from downstream.train_config import ReuseConfig, TrainConfig
 from models.artifact import TrainedOn
 from models.classifier_file import Calibration, load_classifier, save_classifier
+from models.outputs import Classes, MultiLabel, Regression
 from training.compute import ComputeConfig, make_accelerator
 from training.errors import InputError
 from training.run_directory import RunDirectory
@@ -36,6 +27,7 @@ from training.run_directory import RunDirectory
 MODEL = "model.safetensors"
 DECISIONS = "decisions.jsonl"
 METRICS = "metrics.json"
+_AT_ONCE = 1000
 
 
 def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
@@ -58,12 +50,14 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
         overwrite=overwrite,
         exports=(MODEL, DECISIONS, METRICS),
     )
-    encoder, train, test, classes = open_training(config)
-    check_mode(config.mode, [stage.name for stage in encoder.header.stages], key="mode")
-    rows = labelled_rows(train, config.labels, draw=config.draw, seed=config.seed, key="labels")
+    encoder, task = open_training(config)
+    check_reuse(config, config.mode, encoder, key="mode")
+    rows = chosen_rows(task, config.labels, draw=config.draw, seed=config.seed, key="labels")
+    task = standardized(task, rows)
+    train, classes = task.train.images, task.names
     directory.start({"seed": config.seed, "data": {"train": {"fingerprint": train.fingerprint}}})
     try:
-        attempts = Attempts(encoder, train, len(classes), config, accelerator)
+        attempts = Attempts(encoder, train, len(classes), config, accelerator, output=task.output)
         decisions: list[Decision] = []
 
         def say(decision: Decision) -> None:
@@ -72,16 +66,15 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
             with Path(folder, DECISIONS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(decision)) + "\n")
 
-        print(
-            f"{folder}: {len(rows)} labels of {len(classes)} classes, mode {config.mode.kind}",
-            flush=True,
-        )
+        print(f"{folder}: {_in_words(task, len(rows))}, mode {config.mode.kind}", flush=True)
+        for name in lone_classes(task, rows):
+            print(f"class {name} has one label, so none of its labels can be held out", flush=True)
         decider = Decider(attempts, rows, config.validation, seed=config.seed, say=say)
         chosen = decider.decide(config.mode, len(rows))
         final = decider.learn(chosen)
         calibration = Calibration()
         if chosen.logits is not None and chosen.labels is not None:
-            calibration = calibrate(chosen.logits, chosen.labels)
+            calibration = calibrate(task.output, chosen.logits, chosen.labels)
         path = folder / MODEL
         save_classifier(
             path,
@@ -97,20 +90,19 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
             flip_average=config.features.flip_average,
         )
         print(f"taken: {final.name}, learnt from all {len(rows)} labels", flush=True)
-        if test is not None:
-            scores = _score(path, test, config)
+        if task.test is not None:
+            scores = _score(path, task.test, config)
+            said = headline(task.output, scores)
             scores |= {"seconds": time.perf_counter() - began, "labels": len(rows)}
             Path(folder, METRICS).write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-            print(f"test: {100 * scores['accuracy']:.1f} % of {len(test)} images right", flush=True)
+            print(f"test: {said} of {len(task.test.rows)} images", flush=True)
     finally:
         directory.close()
     return path
 
 
-def open_training(
-    config: ReuseConfig,
-) -> tuple[PretrainedEncoder, LabelledImages, LabelledImages | None, tuple[str, ...]]:
-    """Open encoder, training and test images, and the names of the classes.
+def open_training(config: ReuseConfig) -> tuple[PretrainedEncoder, Task]:
+    """Open the encoder, and the images with what is to be learnt of them.
 
     Raises:
         InputError, DataError, ModelError: one line, naming the key or the file.
@@ -121,39 +113,48 @@ def open_training(
     train_store = config.data.open(config.data.train)
     check_fit(encoders, "data.train", train_store)
     test_store = None if config.data.test is None else config.data.open(config.data.test)
-    test = None
     if test_store is not None:
         check_fit(encoders, "data.test", test_store)
-        test = labelled("test", test_store)
-    classes = names_of_classes(train_store, test_store)
-    return encoders[0], labelled("train", train_store), test, classes
+    return encoders[0], open_task(config.task, train_store, test_store, config.data.labels)
 
 
-def labelled_rows(
-    train: LabelledImages, count: int | None, *, draw: int, seed: int, key: str
-) -> NDArray[np.int64]:
-    """Return the rows whose labels are seen: so many in a class-balanced draw; None: all.
+def check_reuse(
+    config: ReuseConfig, mode: ModeConfig, encoder: PretrainedEncoder, *, key: str
+) -> None:
+    """Check that an encoder can be reused in a way, under the head of the config.
 
     Args:
-        key: that of the count, for the message.
+        key: that of the mode, for the message.
     Raises:
-        DataError, InputError: too many labels asked for, too few for the classes, or one class.
+        InputError: naming the key, what was found, and the stage or those that there are.
     """
-    labels = train.labels.numpy()
-    present = np.unique(labels)
-    if len(present) < 2:
-        raise InputError(
-            f"data.train: all {len(labels)} labels are {int(present[0])}; there is nothing to "
-            "tell apart: give images of two classes or more"
-        )
-    if count is None:
-        return np.arange(len(labels))
-    check_budget(labels, count, len(present), key=key)
-    return budget_order(labels, draw=draw, seed=seed)[:count]
+    shapes = {stage.name: stage.shape for stage in encoder.header.stages}
+    check_mode(mode, list(shapes), key=key)
+    used = [name for name in shapes if name in (config.features.stages or shapes)]
+    found: list[tuple[str, str, list[str]]] = [
+        ("head.kind", config.head.kind, used if config.head.kind == "attention" else []),
+        (f"{key}.kind", mode.kind, used[-1:] if isinstance(mode, Extend) else []),
+    ]
+    for where, kind, read in found:
+        if flat := [name for name in read if len(shapes[name]) == 1]:
+            raise InputError(
+                f"{where}: found {kind}, which needs positions; {flat[0]} of {encoder.path} has "
+                "none: name other features.stages, or take another kind"
+            )
 
 
-def _score(path: Path, test: LabelledImages, config: TrainConfig) -> dict[str, Any]:
+def _in_words(task: Task, labels: int) -> str:
+    match task.output:
+        case Classes():
+            return f"{labels} labels of {len(task.names)} classes"
+        case MultiLabel():
+            return f"{labels} images with {len(task.names)} labels each"
+        case Regression():
+            return f"{labels} images with {len(task.names)} quantities each"
+
+
+def _score(path: Path, test: LabelledPart, config: TrainConfig) -> dict[str, float]:
     model = load_classifier(path, allow_external=config.allow_external)
-    probabilities = model.probabilities(test.images)
-    logits = probabilities.clamp_min(1e-12).log().numpy()
-    return classification_scores(logits, test.labels.numpy())._asdict()
+    rows = torch.from_numpy(test.rows)
+    values = torch.cat([model.values(test.images.images[part]) for part in rows.split(_AT_ONCE)])
+    return scores_of(model.header.output, values, test.labels)

@@ -1,14 +1,19 @@
 """The config of a training run of stage two: its table of contents."""
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 from data.store import ReadingConfig
 from downstream.features import FeaturesConfig
-from downstream.heads.build import HeadConfig
+from downstream.heads.build import ModelHeadConfig, check_head
 from downstream.heads.problems import ChosenInside
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.modes import Auto, ModeConfig
 from downstream.recipes import Recipe
+from downstream.tasks import TaskKind
+
+_USUAL_HEADS = {"classes": "softmax", "multi_label": "logistic", "regression": "ridge"}
 
 
 class TrainDataConfig(ReadingConfig):
@@ -19,6 +24,11 @@ class TrainDataConfig(ReadingConfig):
     )
     test: str | tuple[str, ...] | None = Field(
         None, description="likewise; read once, after everything is chosen; null: none"
+    )
+    labels: str | None = Field(
+        None,
+        description="a CSV file of labels with the columns key,label, or key and one column for "
+        "each label or quantity; images without a line have no label; null: those in the shards",
     )
 
 
@@ -37,11 +47,22 @@ class ReuseConfig(BaseModel):
         False, description="import and run the code that an encoder of kind external names"
     )
     data: TrainDataConfig
+    task: TaskKind = Field(
+        "classes",
+        description="classes: one of many; multi_label: any number of 0/1 columns of data.labels; "
+        "regression: the numbers there",
+    )
     validation: ChosenInside = Field(
         ChosenInside(), description="the part of the labels on which ways to reuse are compared"
     )
     features: FeaturesConfig = FeaturesConfig()
-    head: HeadConfig = SoftmaxConfig()
+    head: ModelHeadConfig = Field(
+        SoftmaxConfig(),
+        description="by default softmax; of multi_label logistic, of regression ridge",
+    )
+    class_weights: Literal["balanced"] | None = Field(
+        None, description="balanced: each class counts the same, however many labels it has"
+    )
     unfreeze: Recipe = Field(
         Recipe(lr=1e-3, encoder_lr_factor=0.3),
         description="how stages are trained under a head that was fitted on frozen ones",
@@ -50,6 +71,29 @@ class ReuseConfig(BaseModel):
         Recipe(head_steps=50, encoder_lr_factor=0.3),
         description="how stages are trained under a new head, and the network from scratch",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_head(cls, values: Any) -> Any:
+        task = values.get("task") if isinstance(values, dict) else None
+        if task in ("multi_label", "regression") and "head" not in values:
+            return {**values, "head": {"kind": _USUAL_HEADS[task]}}
+        return values
+
+    @model_validator(mode="after")
+    def _can_be_learnt(self) -> "ReuseConfig":
+        if self.task != "classes":
+            if self.data.labels is None:
+                raise ValueError(
+                    f"task: found {self.task} without data.labels, the CSV file that says them"
+                )
+            if self.class_weights is not None:
+                raise ValueError(f"class_weights: found {self.class_weights} for {self.task}; null")
+        try:
+            check_head(self.head, self.task, weighted=self.class_weights is not None)
+        except ValueError as error:
+            raise ValueError(f"head.kind: {error}") from None
+        return self
 
     @field_validator("features")
     @classmethod

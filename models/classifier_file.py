@@ -5,7 +5,7 @@ A file as `models/tensor_file.py` has them; its header is `ClassifierHeader`.
     model = load_classifier("runs/NAME/model.safetensors")
     probabilities = model.probabilities(images)  # uint8 [B, C, H, W] -> [B, K]
 
-Shapes: B images, C channels, H height, W width, K classes.
+Shapes: B images, C channels, H height, W width, K classes, labels or quantities.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from torch import Tensor, nn
 
 from models.artifact import ArtifactHeader, TrainedOn, check_external, check_stages
 from models.encoders import Encoder, check_images, outline
 from models.errors import ModelError
-from models.heads import Classifier, pooled_width
+from models.head_networks import HeadSpec, LinearSpec, build_head
+from models.heads import Classifier, pooled_shapes
+from models.outputs import Classes, Output, Regression
 from models.spectral import plain_state_dict
 from models.tensor_file import (
     FileKind,
@@ -32,24 +34,26 @@ from models.tensor_file import (
     write_tensor_file,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _ADVICE = "give a model.safetensors that `python -m downstream train` wrote"
 _AT_ONCE = 500
 
 
 class HeadRecord(BaseModel):
-    """What a linear head reads.
+    """What a head is and what it reads.
 
     Fields:
         stages: of the encoder, lowest first; grid: side of the raster to which each is pooled.
-        flip_average: logits are averaged over an image and its mirror image.
+        flip_average: scores are averaged over an image and its mirror image.
+        network: the head itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stages: tuple[str, ...]
-    grid: int
+    grid: int = Field(ge=1, le=16384)
     flip_average: bool = False
+    network: HeadSpec = LinearSpec()
 
 
 class Calibration(BaseModel):
@@ -75,7 +79,10 @@ class ClassifierHeader(TensorFileHeader):
     encoder: ArtifactHeader
     """Of the encoder that it began with; its weights may have been trained further."""
     head: HeadRecord
-    classes: tuple[str, ...] = Field(min_length=2)
+    output: Output = Classes()
+    """What the scores mean."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    """Names of the classes, labels or quantities."""
     calibration: Calibration
     trained_on: TrainedOn
     """The labelled images; `images` is the number of labels that were seen."""
@@ -83,6 +90,15 @@ class ClassifierHeader(TensorFileHeader):
     """The whole resolved config of the training."""
     decisions: dict[str, JsonValue]
     """What was chosen inside the labels, and by which scores."""
+
+    @model_validator(mode="after")
+    def _names_fit_the_output(self) -> "ClassifierHeader":
+        known = len(self.output.means) if isinstance(self.output, Regression) else None
+        if known not in (None, len(self.classes)) or (
+            isinstance(self.output, Classes) and len(self.classes) < 2
+        ):
+            raise ValueError(f"{len(self.classes)} names do not fit an output {self.output}")
+        return self
 
 
 class TrainedClassifier(nn.Module):
@@ -100,13 +116,27 @@ class TrainedClassifier(nn.Module):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, K."""
+        """Names of the classes, labels or quantities, K."""
         return self.header.classes
 
-    @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
         """Return probabilities float32 [B, K] of uint8 images [B, C, H, W], on their device.
 
+        Of classes they sum to 1; of several labels each is that label's own.
+
+        Raises:
+            ModelError: images of another shape than the classifier takes, or a model of quantities.
+        """
+        if isinstance(self.header.output, Regression):
+            raise ModelError("a model of quantities has no probabilities: ask for its values")
+        return self.values(images)
+
+    @torch.no_grad()
+    def values(self, images: Tensor) -> Tensor:
+        """Return probabilities, or quantities in their own units, float32 [B, K], of images.
+
+        Args:
+            images: uint8 [B, C, H, W]; the values are on their device.
         Raises:
             ModelError: images of another shape than the classifier takes.
         """
@@ -115,27 +145,24 @@ class TrainedClassifier(nn.Module):
                 f"images must be uint8 [B, C, H, W], got {images.dtype} {tuple(images.shape)}"
             )
         check_images(self.header.encoder.input, *images.shape[1:])
-        parts = [self._logits(part.float().div_(255)) for part in images.split(_AT_ONCE)]
-        logits = torch.cat(parts) if parts else images.new_zeros(0, len(self.classes)).float()
-        return (logits / self.header.calibration.temperature).softmax(dim=1)
+        parts = [self._scores(part.float().div_(255)) for part in images.split(_AT_ONCE)]
+        scores = torch.cat(parts) if parts else images.new_zeros(0, len(self.classes)).float()
+        return self.header.output.values(scores / self.header.calibration.temperature)
 
-    def _logits(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(pixels)
+    def _scores(self, pixels: Tensor) -> Tensor:
+        scores: Tensor = self.classifier(pixels)
         if self.header.head.flip_average:
-            logits = (logits + self.classifier(pixels.flip(3))) / 2
-        return logits
+            scores = (scores + self.classifier(pixels.flip(3))) / 2
+        return scores
 
 
 def _expected(header: ClassifierHeader) -> dict[str, Tensor]:
     encoder = outline(header.encoder.spec, header.encoder.input)
-    width = sum(
-        pooled_width(encoder.output_shapes[s], header.head.grid) for s in header.head.stages
-    )
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    classes = len(header.classes)
-    tensors["head.linear.weight"] = torch.empty(classes, width, device="meta")
-    tensors["head.linear.bias"] = torch.empty(classes, device="meta")
-    return tensors
+    shapes = pooled_shapes(encoder, header.head.stages, header.head.grid)
+    with torch.device("meta"):
+        head = build_head(header.head.network, shapes, header.output.width(len(header.classes)))
+    return tensors | {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
 
 
 _KIND = FileKind(
@@ -176,8 +203,12 @@ def save_classifier(
         underlayer=program_version(),
         encoder=encoder,
         head=HeadRecord(
-            stages=tuple(classifier.stages), grid=classifier.grid, flip_average=flip_average
+            stages=tuple(classifier.stages),
+            grid=classifier.grid,
+            flip_average=flip_average,
+            network=classifier.network,
         ),
+        output=classifier.output,
         classes=tuple(classes),
         calibration=calibration,
         trained_on=trained_on,
@@ -218,7 +249,12 @@ def load_classifier(path: Path | str, *, allow_external: bool = False) -> Traine
     with torch.random.fork_rng(devices=[]):
         encoder = Encoder(header.encoder.spec, header.encoder.input)
     classifier = Classifier(
-        encoder, len(header.classes), stages=header.head.stages, grid=header.head.grid
+        encoder,
+        len(header.classes),
+        stages=header.head.stages,
+        grid=header.head.grid,
+        output=header.output,
+        network=header.head.network,
     )
     classifier.load_state_dict(tensors, strict=True)
     return TrainedClassifier(header, classifier)

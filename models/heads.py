@@ -1,6 +1,6 @@
-"""Supervised heads on encoder features.
+"""Classifiers: an encoder under a head, and the pooling between them.
 
-Shapes: B batch, C channels, H height, W width, D features, K classes.
+Shapes: B batch, C channels, H height, W width, D features, K classes, labels or quantities.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.dropout import Dropout
 from models.encoders import Encoder
 from models.errors import ModelError
-from models.initialization import initialize
+from models.head_networks import HeadSpec, LinearSpec, build_head
+from models.outputs import Classes, Output
+from models.stages import Shape
 
 Pooling = Literal["mean", "max", "generalized_mean"]
 
@@ -58,35 +59,27 @@ def pooled_width(shape: Sequence[int], grid: int) -> int:
     return shape[0] if len(shape) == 1 else shape[0] * grid * grid
 
 
-class LinearHead(nn.Module):
-    """Dropout and one linear layer: features [B, D] -> logits [B, K]; Glorot weights, zero bias."""
-
-    def __init__(
-        self, in_features: int, classes: int, *, dropout: float = 0.0, seed: int = 0
-    ) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            self.linear = nn.Linear(in_features, classes)
-        self.dropout = Dropout(dropout)
-        initialize(self.linear, "glorot_uniform", "identity", torch.Generator().manual_seed(seed))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.linear(self.dropout(features))
+def pooled_shapes(encoder: Encoder, stages: Sequence[str], grid: int) -> list[Shape]:
+    """Shapes of an encoder's stages as heads read them: (C, grid, grid), or (D,)."""
+    shapes = [encoder.output_shapes[name] for name in stages]
+    return [shape if len(shape) == 1 else (shape[0], grid, grid) for shape in shapes]
 
 
 class Classifier(nn.Module):
-    """An encoder under a linear head on stages pooled to a grid and concatenated.
+    """An encoder under a head on stages pooled to a grid and concatenated.
 
     Args:
         encoder: used as it is (not copied); freezing it freezes it here.
-        classes: number of classes, K.
+        classes: number of classes, labels or quantities, K.
         stages: names of the stages that the head reads (default: the last); no stage above the
             highest of them is computed.
         grid: side of the raster to which every stage is pooled.
-        dropout: on the pooled features.
+        dropout: on what the head's last layer reads.
         seed: of the head's weights.
+        output: what the scores mean; None: one class of K.
+        network: what the head is; None: one linear layer.
     Raises:
-        ModelError: for an unknown stage.
+        ModelError: for an unknown stage, or one that the head cannot read.
     """
 
     def __init__(
@@ -98,6 +91,8 @@ class Classifier(nn.Module):
         grid: int = 4,
         dropout: float = 0.0,
         seed: int = 0,
+        output: Output | None = None,
+        network: HeadSpec | None = None,
     ) -> None:
         super().__init__()
         wanted = list(encoder.stage_names[-1:] if stages is None else stages)
@@ -109,12 +104,19 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.stages = [name for name in encoder.stage_names if name in wanted]
         self.grid = grid
-        width = sum(pooled_width(encoder.output_shapes[name], grid) for name in self.stages)
-        self.head = LinearHead(width, classes, dropout=dropout, seed=seed)
+        self.output = output or Classes()
+        self.network = network or LinearSpec()
+        self.head = build_head(
+            self.network,
+            pooled_shapes(encoder, self.stages, grid),
+            self.output.width(classes),
+            dropout=dropout,
+            seed=seed,
+        )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, K] of images [B, C, H, W] in [0, 1]."""
-        return self.head(self.pooled(images))
+        """Scores [B, K] of images [B, C, H, W] in [0, 1]: of classes, their logits."""
+        return self.output.scores(self.head(self.pooled(images)))
 
     def pooled(self, images: Tensor) -> Tensor:
         """Features [B, D] under the head of images [B, C, H, W] in [0, 1]."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from models.decoders import Decoder
 from models.discriminators import CodeDiscriminator
 from models.encoders import Encoder
-from models.heads import LinearHead
+from models.head_networks import LinearHead
 from models.latent import LatentFeatures
 from pretrain.adversarial import (
     AdversarialLossConfig,

@@ -21,7 +21,7 @@ from models.decoders import Decoder
 from models.discriminators import DiscriminatorHead
 from models.encoders import Encoder
 from models.generators import Generator
-from models.heads import LinearHead
+from models.head_networks import LinearHead
 from models.latent import NormalPosterior
 from pretrain.adversarial import (
     AdversarialLossConfig,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -13,12 +14,22 @@ from downstream.heads.discriminant import (
 )
 from downstream.heads.linear import linear_flops
 from downstream.heads.logistic import LogisticConfig, fit_logistic
+from downstream.heads.multi_label import fit_multi_label
 from downstream.heads.neighbours import NeighboursConfig, fit_neighbours, neighbours_flops
+from downstream.heads.networks import AttentionConfig, MlpConfig, fit_attention, fit_mlp, mlp_flops
 from downstream.heads.problems import ChosenInside, FittedHead, Problems, held_out_folds
-from downstream.heads.prototypes import PrototypesConfig, fit_prototypes, prototypes_flops
+from downstream.heads.prototypes import (
+    EuclideanPrototypesConfig,
+    PrototypesConfig,
+    fit_prototypes,
+    prototypes_flops,
+)
 from downstream.heads.ridge import RidgeConfig, fit_ridge, ridge_flops
+from downstream.heads.ridge_regression import fit_ridge_regression
 from downstream.heads.softmax import SoftmaxConfig, fit_softmax, softmax_flops
 from downstream.heads.svm import SvmConfig, fit_svm
+from models.outputs import Classes, MultiLabel, Output, Regression
+from models.stages import Shape
 
 HeadConfig = Annotated[
     SoftmaxConfig
@@ -27,35 +38,124 @@ HeadConfig = Annotated[
     | SvmConfig
     | DiscriminantConfig
     | PrototypesConfig
-    | NeighboursConfig,
+    | NeighboursConfig
+    | MlpConfig,
     Field(discriminator="kind"),
 ]
+
+ModelHeadConfig = Annotated[
+    SoftmaxConfig
+    | LogisticConfig
+    | RidgeConfig
+    | SvmConfig
+    | DiscriminantConfig
+    | EuclideanPrototypesConfig
+    | MlpConfig
+    | AttentionConfig,
+    Field(discriminator="kind"),
+]
+"""Heads that are layers of a network, or can be: they need no labelled rows to predict."""
+
+_KINDS: dict[str, tuple[str, ...]] = {
+    "multi_label": ("logistic", "mlp", "attention"),
+    "regression": ("ridge", "mlp", "attention"),
+}
+_WEIGHTED = ("softmax", "logistic", "mlp", "attention")
 
 
 def heads_of(
     features: Tensor,
     labels: Tensor,
-    config: HeadConfig,
+    config: HeadConfig | ModelHeadConfig,
     *,
     classes: int,
     std_floor: float,
     fold_seeds: Sequence[int],
+    output: Output | None = None,
+    copies: int = 0,
+    class_weights: Tensor | None = None,
+    shapes: Sequence[Shape] = (),
 ) -> Sequence[FittedHead]:
     """Fit a head on each of D problems, whose labels are divided into folds where it asks for some.
 
     Args:
-        features: float32 [D, N, F]; labels: int64 [D, N]; on one device.
+        features: float32 [D, (1 + copies) * N, F]; labels: int64 [D, N], or float32 [D, N, C] of
+            another output than classes; on one device.
         fold_seeds: one for each problem.
+        output: what scores mean; None: one class of C.
+        copies: changed copies of each labelled image among the features, after all images.
+        class_weights: [D, C], what a label of each class counts, 1 on average; None: all the same.
+        shapes: of the stages that the features come from, (C, S, S) each; `attention` reads them.
     """
+    output = output or Classes()
     folds = None
     if isinstance(config, ChosenInside):
-        folds = held_out_folds(labels, config, fold_seeds)
-    return fit_heads(Problems(features, labels, folds, classes, std_floor), config)
+        strata = torch.stack([output.strata(own) for own in labels])
+        folds = held_out_folds(strata, config, fold_seeds)
+    weights = None
+    if class_weights is not None or copies:
+        weights = features.new_ones(labels.shape[:2]) / (1 + copies)
+        if class_weights is not None:
+            weights *= class_weights.gather(1, labels)
+        weights = weights.repeat(1, 1 + copies)
+    if copies:
+        labels = torch.cat([labels] * (1 + copies), dim=1)
+        folds = None if folds is None else folds.repeat(1, 1 + copies)
+    problems = Problems(
+        features, labels, folds, classes, std_floor, output=output, copies=copies, weights=weights
+    )
+    return fit_heads(problems, config, shapes=shapes, seeds=fold_seeds)
 
 
-def fit_heads(problems: Problems, config: HeadConfig) -> Sequence[FittedHead]:
-    """Choose what each problem's head leaves open inside its labels, and fit it on all of them."""
+def check_head(config: HeadConfig | ModelHeadConfig, output_kind: str, *, weighted: bool) -> None:
+    """Check that a kind of head can learn what is asked of it.
+
+    Raises:
+        ValueError: in words that follow the name of the head's key.
+    """
+    known = _KINDS.get(output_kind, (config.kind,))
+    if config.kind not in known:
+        raise ValueError(f"found {config.kind} for {output_kind}; take {', '.join(known)}")
+    if weighted and config.kind not in _WEIGHTED:
+        raise ValueError(
+            f"found {config.kind} with class_weights, which it knows nothing of; take "
+            f"{', '.join(_WEIGHTED)}, or class_weights null"
+        )
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Return what a label of each class counts so that classes count the same, [classes].
+
+    1 on average over labels int64 [N]; of a class without a label 1.
+    """
+    counts = torch.bincount(labels, minlength=classes)
+    present = int((counts > 0).sum())
+    return torch.where(counts > 0, len(labels) / (present * counts.clamp_min(1)), 1.0)
+
+
+def fit_heads(
+    problems: Problems,
+    config: HeadConfig | ModelHeadConfig,
+    *,
+    shapes: Sequence[Shape] = (),
+    seeds: Sequence[int] | None = None,
+) -> Sequence[FittedHead]:
+    """Choose what each problem's head leaves open inside its labels, and fit it on all of them.
+
+    Args:
+        shapes: of the stages that the features come from, (C, S, S) each; `attention` reads them.
+        seeds: of heads that draw something, one for each problem; None: their numbers.
+    """
+    seeds = range(len(problems.labels)) if seeds is None else seeds
     match config:
+        case LogisticConfig() if isinstance(problems.output, MultiLabel):
+            return fit_multi_label(problems, config)
+        case RidgeConfig() if isinstance(problems.output, Regression):
+            return fit_ridge_regression(problems, config)
+        case MlpConfig():
+            return fit_mlp(problems, config, seeds=seeds)
+        case AttentionConfig():
+            return fit_attention(problems, config, shapes, seeds=seeds)
         case SoftmaxConfig():
             return fit_softmax(problems, config)
         case LogisticConfig():
@@ -87,3 +187,5 @@ def head_flops(config: HeadConfig, labels: int, features: int, classes: int) -> 
             return prototypes_flops(config, labels, features, classes)
         case NeighboursConfig():
             return neighbours_flops(config, labels, features, classes)
+        case MlpConfig():
+            return mlp_flops(config, labels, features, classes)

@@ -69,8 +69,12 @@ class HeadLoss(Protocol):
         """
         ...
 
-    def choose(self, scores: Tensor, labels: Tensor, *, folds: int) -> Choice:
-        """Choose one of S strengths by held-out scores [S, M, C] with labels [M]."""
+    def choose(self, scores: Tensor, labels: Tensor, weights: Tensor, *, folds: int) -> Choice:
+        """Choose one of S strengths by held-out scores [S, M, C] with labels [M].
+
+        Args:
+            weights: [M], what each row counts.
+        """
         ...
 
     def unchosen(self, scores: Tensor, *, setting: int) -> Choice:
@@ -113,19 +117,20 @@ def fit_linear(problems: Problems, config: SolvedConfig, loss: HeadLoss) -> list
     ]
     rows = [part for part, _ in prepared]
     labels, folds, classes = problems.labels, problems.folds, problems.classes
-    D, N = labels.shape
+    D, N = labels.shape[:2]
+    counted = rows[0].new_ones(D, N) if problems.weights is None else problems.weights
     # The strongest penalty is what few labels want where none can be held out.
     settings, unconverged = [len(config.strengths) - 1] * D, [0] * D
     choices, start = None, None
     if folds is not None:
         fold = torch.arange(int(folds.max()) + 1, device=folds.device)
-        trained = folds[:, None] != fold[:, None]
+        trained = (folds[:, None] != fold[:, None]) * counted[:, None]
         tried = fit_all(
             rows, labels, config.strengths, config, loss, classes=classes, trained=trained
         )
         choices = [
             loss.choose(*_held_out(tried, problem, *parts), folds=len(fold))
-            for problem, parts in enumerate(zip(rows, labels, folds, strict=True))
+            for problem, parts in enumerate(zip(rows, labels, folds, counted, strict=True))
         ]
         settings = [choice.setting for choice in choices]
         unconverged = (~tried.converged).sum(dim=(1, 2)).tolist()
@@ -133,8 +138,7 @@ def fit_linear(problems: Problems, config: SolvedConfig, loss: HeadLoss) -> list
         chosen = [own[setting] for own, setting in zip(tried.parameters, settings, strict=True)]
         start = torch.stack(chosen).mean(dim=1)[:, None, None]
     strengths = rows[0].new_tensor([[config.strengths[setting]] for setting in settings])
-    everything = torch.ones(D, 1, N, dtype=torch.bool, device=labels.device)
-    solved = _solve(rows, labels, everything, strengths, start, config, loss, classes)
+    solved = _solve(rows, labels, counted[:, None], strengths, start, config, loss, classes)
     fitted = []
     for problem, (own, standardizer) in enumerate(prepared):
         weight, bias = (part[0, 0] for part in solved.heads(problem))
@@ -198,9 +202,10 @@ def fit_all(
         labels: [D, N], in [0, C).
         strengths: S of them, per label, weakest first.
         config: tolerance and steps; its strengths do not count.
-        trained: bool [D, K, N], the rows that a head learns from; None: one head learns from all.
+        trained: [D, K, N], what each row counts to a head, 0 or False: it is not learnt from; None:
+            one head learns from all.
     """
-    D, N = labels.shape
+    D, N = labels.shape[:2]
     if trained is None:
         trained = torch.ones(D, 1, N, dtype=torch.bool, device=labels.device)
     strongest_first = rows[0].new_tensor(strengths).flip(0)
@@ -252,8 +257,8 @@ class _Heads:
 
     Args:
         rows: D of [N, P].
-        labels: [D, N].
-        trained: [D, K, N], bool.
+        labels: [D, N], or [D, N, C] where the loss is of several labels at once.
+        trained: [D, K, N], what each row counts.
         strengths: [D, S], per label.
     """
 
@@ -305,13 +310,18 @@ class _Heads:
 
 
 def _held_out(
-    tried: Solved, problem: int, rows: Tensor, labels: Tensor, folds: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Score each fold of rows [N, P] by the heads that have not seen it: [S, M, C], labels [M]."""
+    tried: Solved, problem: int, rows: Tensor, labels: Tensor, folds: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Score each fold of rows [N, P] by the heads that have not seen it.
+
+    Returns:
+        Scores [S, M, C], labels [M], and what each row counts, [M].
+    """
     weight, bias = tried.heads(problem)
-    scores, truths = [], []
+    scores, truths, counted = [], [], []
     for fold in range(weight.shape[1]):
         outside = folds == fold
         scores.append(rows[outside] @ weight[:, fold] + bias[:, fold, None])
         truths.append(labels[outside])
-    return torch.cat(scores, dim=1), torch.cat(truths)
+        counted.append(weights[outside])
+    return torch.cat(scores, dim=1), torch.cat(truths), torch.cat(counted)

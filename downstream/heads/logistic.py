@@ -47,15 +47,18 @@ class CrossEntropy:
         slopes = shares.scatter_add_(1, truth, shares.new_full((1, 1, 1), -1).expand(A, 1, N))
         return (total.log() - true_scores)[:, 0], slopes, second
 
-    def choose(self, scores: Tensor, labels: Tensor, *, folds: int) -> Choice:
-        losses = torch.stack([F.cross_entropy(own, labels) for own in scores])
+    def choose(self, scores: Tensor, labels: Tensor, weights: Tensor, *, folds: int) -> Choice:
+        shares = weights.double() / weights.sum()
+        losses = torch.stack(
+            [(F.cross_entropy(own, labels, reduction="none") * shares).sum() for own in scores]
+        )
         best = int(losses.argmin())
         hits = scores[best].argmax(dim=1) == labels
         return Choice(
             setting=best,
             temperature=1.0,
             folds=folds,
-            cv_accuracy=hits.double().mean().item(),
+            cv_accuracy=(hits * shares).sum().item(),
             cv_nll=losses[best].item(),
         )
 

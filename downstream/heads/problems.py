@@ -5,7 +5,7 @@ Shapes: D problems (draws) of equal size, N labelled rows, F features, M rows to
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
 from data.labels import stratified_folds
+from models.outputs import Classes, Output
 
 
 class ChosenInside(BaseModel):
@@ -37,11 +38,16 @@ class Problems:
 
     Fields:
         features: float32 [D, N, F], as they come from the encoder.
-        labels: int64 [D, N], in [0, classes).
+        labels: int64 [D, N], in [0, classes); of another output than classes float32 [D, N, C].
         folds: int64 [D, N]; the fold in which a row is held out, negative: never; None where there
             are too few labels to hold any out. Each problem has the same number of folds.
         classes: C.
         std_floor: smallest divisor of a feature, as in `standardize`.
+        output: what the scores of heads mean.
+        copies: changed copies of each labelled image among the rows: the rows of all images, those
+            of the first copy of each, and so on. Copies share their image's fold.
+        weights: float32 [D, N], what each row counts; None: all the same. Their sum is the number
+            of labelled images.
     """
 
     features: Tensor
@@ -49,6 +55,9 @@ class Problems:
     folds: Tensor | None
     classes: int
     std_floor: float
+    output: Output = field(default_factory=Classes)
+    copies: int = 0
+    weights: Tensor | None = None
 
 
 class FittedHead(Protocol):

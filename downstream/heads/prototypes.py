@@ -29,6 +29,12 @@ class PrototypesConfig(ChosenInside):
     )
 
 
+class EuclideanPrototypesConfig(PrototypesConfig):
+    """A head that scores a row by how near it lies to the mean of each class: a linear one."""
+
+    distance: Literal["euclidean"] = "euclidean"
+
+
 @dataclass(frozen=True)
 class CosinePrototypes:
     """A head whose logits are cosines to one direction per class, divided by a temperature.

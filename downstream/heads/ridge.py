@@ -50,7 +50,7 @@ def fit_ridge(problems: Problems, config: RidgeConfig) -> list[LinearScores]:
     for raw, labels in zip(problems.features, problems.labels, strict=True):
         rows, standardizer = standardize(raw, floor=problems.std_floor, rotate=False)
         ridge = decompose(rows, labels, problems.classes)
-        choice = choose_strength(ridge, labels, config)
+        choice = choose_strength(ridge, labels, config, copies=problems.copies)
         strength = config.strengths[choice.setting]
         heads.append(linear_head(ridge.solution(strength), standardizer, choice, strength=strength))
     return heads
@@ -64,11 +64,11 @@ def ridge_flops(config: RidgeConfig, labels: int, features: int, classes: int) -
 
 @dataclass(frozen=True)
 class Ridge:
-    """Rows and one-hot targets, centred and decomposed: solved at any strength by small products.
+    """Rows and targets, centred and decomposed: solved at any strength by small products.
 
     Fields, all in the rows' precision:
         mean: [P], of the rows; rows: their spectrum, once centred.
-        targets: [N, C], one-hot; shares: [C], their mean.
+        targets: [N, C], of classes one-hot; shares: [C], their mean.
         loads: [R, C], how the rows' left directions occur in the centred targets.
     """
 
@@ -89,35 +89,56 @@ class Ridge:
         kept = self.rows.squares / (self.rows.squares + strength)
         return self.shares + self.rows.left @ (kept[:, None] * self.loads)
 
-    def left_out(self, strength: float) -> Tensor:
-        """Return what the solution without a row gives that row, [N, C]."""
+    def left_out(self, strength: float, *, copies: int = 0) -> Tensor:
+        """Return what the solution without a row, and without its copies, gives that row, [N, C].
+
+        Args:
+            copies: how many each row has; all rows come first, then the first copy of each, ...
+        """
         kept = self.rows.squares / (self.rows.squares + strength)
-        slack = 1 - 1 / len(self.targets) - self.rows.left.square() @ kept
         residuals = self.targets - self.fitted(strength)
-        return self.targets - residuals / slack.clamp_min(1e-12)[:, None]
+        if not copies:
+            slack = 1 - 1 / len(self.targets) - self.rows.left.square() @ kept
+            return self.targets - residuals / slack.clamp_min(1e-12)[:, None]
+        left, grouped = (
+            part.unflatten(0, (1 + copies, -1)) for part in (self.rows.left, residuals)
+        )
+        left, grouped = left.transpose(0, 1), grouped.transpose(0, 1)
+        hat = (left * kept) @ left.mT + 1 / len(self.targets)
+        slack = torch.eye(1 + copies, dtype=hat.dtype, device=hat.device) - hat
+        errors = torch.linalg.lstsq(slack, grouped).solution
+        return self.targets - errors.transpose(0, 1).flatten(0, 1)
 
 
 def decompose(rows: Tensor, labels: Tensor, classes: int) -> Ridge:
     """Prepare rows [N, P] with labels [N], in [0, classes), for solving."""
+    return decompose_targets(rows, F.one_hot(labels, classes).to(rows.dtype))
+
+
+def decompose_targets(rows: Tensor, targets: Tensor) -> Ridge:
+    """Prepare rows [N, P] with targets [N, C] for solving."""
     mean = rows.mean(dim=0)
     parts = spectrum(rows - mean)
-    targets = F.one_hot(labels, classes).to(rows.dtype)
     shares = targets.mean(dim=0)
     return Ridge(mean, parts, targets, shares, parts.loads(targets - shares))
 
 
-def choose_strength(ridge: Ridge, labels: Tensor, config: RidgeConfig) -> Choice:
+def choose_strength(
+    ridge: Ridge, labels: Tensor, config: RidgeConfig, *, copies: int = 0
+) -> Choice:
     """Choose a strength by the mean negative log-likelihood of all labels, each left out in turn.
 
     Labels that are the only one of their class say nothing when they are left out and do not
     count. Where they are the most, the strongest penalty is taken.
     """
-    counted = torch.bincount(labels)[labels] > 1
+    counted = torch.bincount(labels)[labels] > 1 + copies
     if 2 * int(counted.sum()) < len(labels):
         strongest = ridge.fitted(config.strengths[-1])
         return unchosen(strongest, setting=len(config.strengths) - 1)
     # A row that is left out makes its class rarer, and with few labels that lower bias alone would
     # decide. It gets the bias of the class shares that the head is going to have.
-    rarer = (ridge.targets - ridge.shares) / (len(labels) - 1)
-    scores = [(ridge.left_out(strength) + rarer)[counted] for strength in config.strengths]
+    rarer = (ridge.targets - ridge.shares) / (len(labels) / (1 + copies) - 1)
+    scores = [
+        (ridge.left_out(strength, copies=copies) + rarer)[counted] for strength in config.strengths
+    ]
     return choose(torch.stack(scores), labels[counted], folds=int(counted.sum()))

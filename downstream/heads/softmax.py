@@ -77,8 +77,10 @@ def fit_softmax(problems: Problems, config: SoftmaxConfig) -> list[LinearScores]
         strongest = SoftmaxChoice(config.strengths[-1], config.steps, 0, None, None)
         choices = [strongest] * len(rows)
     else:
-        choices = choose_strengths(rows, labels, folds, config, classes=classes)
-    fitted = fit_chosen(rows, labels, choices, config, classes=classes)
+        choices = choose_strengths(
+            rows, labels, folds, config, classes=classes, weights=problems.weights
+        )
+    fitted = fit_chosen(rows, labels, choices, config, classes=classes, weights=problems.weights)
     return [
         LinearScores(*standardizer.on_raw_features(*head), asdict(choice))
         for choice, (_, standardizer), head in zip(choices, standardized, fitted, strict=True)
@@ -100,7 +102,7 @@ class _Heads:
     Args:
         rows: [D, N, P].
         labels: [D, N], in [0, C).
-        trained: [D, H, N], bool; the rows that each head learns from.
+        trained: [D, H, N], what each row counts to each head; 0: it is not learnt from.
         strengths: [D, H], per label.
     """
 
@@ -155,7 +157,13 @@ class _Heads:
 
 @torch.no_grad()
 def choose_strengths(
-    rows: Tensor, labels: Tensor, folds: Tensor, config: SoftmaxConfig, *, classes: int
+    rows: Tensor,
+    labels: Tensor,
+    folds: Tensor,
+    config: SoftmaxConfig,
+    *,
+    classes: int,
+    weights: Tensor | None = None,
 ) -> list[SoftmaxChoice]:
     """Choose strength and steps of each problem by the mean held-out negative log-likelihood.
 
@@ -164,20 +172,22 @@ def choose_strengths(
         labels: [D, N].
         folds: [D, N]; the fold in which a row is held out, negative: never. Each problem has the
             same number of folds.
+        weights: [D, N], what each row counts; None: all the same.
     """
     D, N, _ = rows.shape
+    counted = rows.new_ones(D, N) if weights is None else weights
     S, K = len(config.strengths), int(folds.max()) + 1
     held_out = folds[:, None, :] == torch.arange(K, device=folds.device)[None, :, None]
     strengths = rows.new_tensor(config.strengths)
     heads = _Heads(
         rows,
         labels,
-        (~held_out)[:, None].expand(D, S, K, N).reshape(D, S * K, N),
+        (~held_out * counted[:, None])[:, None].expand(D, S, K, N).reshape(D, S * K, N),
         strengths[None, :, None].expand(D, S, K).reshape(D, S * K),
         classes,
         config,
     )
-    scored = held_out.to(rows.dtype)[:, None]  # [D, 1, K, N]
+    scored = (held_out * counted[:, None])[:, None]  # [D, 1, K, N]
     count = scored.sum(dim=(2, 3))  # [D, 1]
     truth = labels[:, None]
     nll, accuracy = [], []
@@ -214,15 +224,18 @@ def fit_chosen(
     config: SoftmaxConfig,
     *,
     classes: int,
+    weights: Tensor | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """Fit one head per problem on all its rows, each with its own strength and steps.
 
+    Args:
+        weights: [D, N], what each row counts; None: all the same.
     Returns:
         For each problem weight [P, C] and bias [C].
     """
     D, N, _ = rows.shape
     strengths = rows.new_tensor([[choice.strength] for choice in choices])
-    trained = torch.ones(D, 1, N, dtype=torch.bool, device=rows.device)
+    trained = rows.new_ones(D, 1, N) if weights is None else weights[:, None]
     heads = _Heads(rows, labels, trained, strengths, classes, config)
     fitted: dict[int, tuple[Tensor, Tensor]] = {}
     for stop in sorted({choice.steps for choice in choices}):

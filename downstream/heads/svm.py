@@ -48,7 +48,7 @@ class SquaredHinge:
         second = short.sign().mul_(2)
         return losses, short.mul_(signs).mul_(-2), second
 
-    def choose(self, scores: Tensor, labels: Tensor, *, folds: int) -> Choice:
+    def choose(self, scores: Tensor, labels: Tensor, weights: Tensor, *, folds: int) -> Choice:
         return choose(scores, labels, folds=folds)
 
     def unchosen(self, scores: Tensor, *, setting: int) -> Choice:

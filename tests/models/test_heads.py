@@ -5,7 +5,8 @@ import torch
 
 from models.encoders import ConvEncoderConfig, DenseEncoderConfig, InputContract, build_encoder
 from models.errors import ModelError
-from models.heads import Classifier, LinearHead, pool_to_grid, pooled_width
+from models.head_networks import LinearHead
+from models.heads import Classifier, pool_to_grid, pooled_width
 
 CONTRACT = InputContract(channels=1, height=28, width=28, mean=(0.5,), std=(0.5,))
 
