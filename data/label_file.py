@@ -38,16 +38,19 @@ class LabelFile:
         """Return class names, and the class of each line, int64 [L].
 
         Args:
-            known: the names that there are; None: those that occur, in the order of their letters.
+            known: the names that the images have had; None: none. Where none of the file's labels
+                is among them, it divides the images in a way of its own.
         Raises:
-            DataError: another column than `label`, or a class that is not known.
+            DataError: another column than `label`, or a class that is not known beside some that
+                are.
         """
         if self.columns != (_LABEL,):
             raise DataError(
                 f"{self.path}: has the columns {', '.join(self.columns)} beside key; classes stand "
                 "in one column, label (several columns are for multi_label and regression)"
             )
-        names = tuple(sorted({row[0] for row in self.cells}) if known is None else known)
+        found = sorted({row[0] for row in self.cells})
+        names = tuple(known if known and not set(known).isdisjoint(found) else found)
         number = {name: place for place, name in enumerate(names)}
 
         def class_of(cell: str) -> int:

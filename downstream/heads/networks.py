@@ -36,7 +36,7 @@ Penalties = Annotated[
 class NetworkConfig(ChosenInside):
     """How a small network is trained on fixed features."""
 
-    weight_decays: Penalties = (0.1, 1.0)
+    weight_decays: Penalties = (0.1,)
     dropout: float = Field(0.5, ge=0, lt=1, description="under the last layer")
     steps: PositiveInt = Field(300, description="AdamW steps of the whole cosine schedule")
     evaluations: PositiveInt = Field(
@@ -276,7 +276,7 @@ class _Training:
             {"params": matrices, "weight_decay": decay},
             {"params": biases, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=config.lr)
+        optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
         order = torch.Generator().manual_seed(derive_seed(seed, "order"))
         stops = set(config.stops())
         devices = [self.rows.device] if self.rows.device.type == "cuda" else []
