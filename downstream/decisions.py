@@ -45,18 +45,16 @@ class Decision:
     kept: bool
 
     def __str__(self) -> str:
+        change = ""
         if self.accuracy is None:
             text = f"{self.attempt}: loss {self.nll:.4f} on held-out labels"
-            change = "" if self.gain is None else f" ({-self.gain:+.4f} ± {self.error:.4f})"
+            if self.gain is not None and self.error is not None:
+                change = f" ({-self.gain:+.4f} ± {self.error:.4f})"
         else:
             text = f"{self.attempt}: {100 * self.accuracy:.1f} % of held-out labels right"
-            change = (
-                ""
-                if self.gain is None
-                else f" ({100 * self.gain:+.1f} ± {100 * (self.error or 0):.1f})"
-            )
-        text += change
-        return f"{text}, {'kept' if self.kept else 'not kept'}"
+            if self.gain is not None and self.error is not None:
+                change = f" ({100 * self.gain:+.1f} ± {100 * self.error:.1f})"
+        return f"{text}{change}, {'kept' if self.kept else 'not kept'}"
 
 
 @dataclass(frozen=True)

@@ -99,4 +99,7 @@ def test_files_that_were_tampered_with_are_refused(tmp_path, artifact):
     assert "damaged weights" in refused(tensors={"head.linear.bias": torch.ones(3)})
     assert "asks for" in refused(tensors={"head.linear.bias": torch.ones(4)})
     assert "format 9" in refused(format_version=9)
+    older = refused(format_version=1)
+    assert "format 1" in older and "format 2" in older and "train it again" in older
+    assert "output" in refused(output={"kind": "regression", "means": [0.0], "scales": [1.0]})
     assert "stage9" in refused(head={"stages": ["stage9"], "grid": 2, "flip_average": False})
