@@ -55,6 +55,8 @@ class EnsembleBench:
 
     Args:
         inputs: by label of the encoder.
+    Attributes:
+        draws: for each the training rows of the largest budget; smaller ones are its start.
     """
 
     def __init__(
@@ -62,10 +64,9 @@ class EnsembleBench:
     ) -> None:
         self.inputs, self.config, self.accelerator = inputs, config, accelerator
         self._first = next(iter(inputs.values()))
-        self._draws = draw_rows(self._first, config.study(next(iter(config.encoder_paths()))))
-        self._flops_per_image = {
-            name: forward_flops(own.encoders[0].header) for name, own in inputs.items()
-        }
+        path = next(iter(config.encoder_paths().values()))
+        self.draws = draw_rows(self._first, config.study(path))
+        self._flops_per_image = forward_flops(self._first.encoders[0].header)
 
     def groups(self) -> Sequence[Group]:
         """Return every row, a whole draw after another, so that one cut short has whole tables."""
@@ -104,14 +105,14 @@ class EnsembleBench:
     def prepare(self, groups: Sequence[Group]) -> None:
         """Compute and cache the features that some groups need."""
         if any(group[0].kind in ON_FEATURES for group in groups):
-            self._features()
+            self.features()
 
     def compute(self, group: Group) -> list[EnsembleRow]:
         """Return the row of a group."""
         began = time.perf_counter()
         (key,) = group
-        labelled = self._draws[key.draw][: key.budget]
-        features = self._features() if key.kind in ON_FEATURES else {}
+        labelled = self.draws[key.draw][: key.budget]
+        features = self.features() if key.kind in ON_FEATURES else {}
         learner = Learner(key, self.config, self.inputs, features, self.accelerator)
         ensemble = ensemble_of(key.kind, learner)
         validation = ensemble.validate(labelled)
@@ -147,9 +148,7 @@ class EnsembleBench:
     def flops(self, group: Group) -> int:
         """Return about how many floating-point operations a group takes."""
         ((kind, budget, _),) = group
-        config, per_image = self.config, next(iter(self._flops_per_image.values()))
-        members, recipe = config.members, config.finetune.recipe
-        test_images = len(self._first.test)
+        config, members, recipe = self.config, self.config.members, self.config.finetune.recipe
         runs, asked = {  # runs of training, the held-out ones among them; passes over the test set
             "top_configurations": (2 * len(config.finetune.trials) + members, members),
             "checkpoints": (2, members),
@@ -163,11 +162,13 @@ class EnsembleBench:
         if kind == "scratch_seeds":
             recipe = config.scratch
         trained = (recipe.steps_for(budget) + recipe.head_steps) * recipe.batch_size
-        return int(per_image * (TRAINING_PASSES * runs * trained + asked * test_images))
+        images = TRAINING_PASSES * runs * trained + asked * len(self._first.test)
+        return int(self._flops_per_image * images)
 
-    def _features(self) -> dict[str, FixedFeatures]:
+    def features(self) -> dict[str, FixedFeatures]:
+        """Return by encoder the frozen features of all rows of any draw and of the test images."""
         # Mapped anew for each row: there may be more than fit in memory.
-        rows = np.unique(np.concatenate(self._draws))
+        rows = np.unique(np.concatenate(self.draws))
         paths = self.config.encoder_paths()
         return {
             name: fixed_features(

@@ -175,5 +175,8 @@ class EnsembleConfig(BaseModel):
             )
         }
         return CurveConfig(
-            encoder=encoder, arms=("frozen", "finetuned"), workers=self.workers, **settings
+            encoder=encoder,
+            arms=("frozen", "finetuned", "scratch"),
+            scratch=FitConfig(recipe=self.scratch),
+            **settings,
         )

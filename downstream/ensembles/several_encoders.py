@@ -8,6 +8,8 @@ from torch import Tensor
 
 from downstream.ensembles.learner import Ensemble, Learnt, Rows, averaged
 
+_SMALLEST = 1e-12
+
 
 class AveragedHeads(Ensemble):
     """A head on the frozen features of each encoder, whose probabilities are averaged."""
@@ -27,7 +29,7 @@ class AveragedHeads(Ensemble):
         for name, features in self.learner.features.items():
             learning = features.labelled(rows)
             asked = torch.from_numpy(features.test) if shown is None else features.labelled(shown)
-            scale = learning.var(dim=0, correction=0).mean().sqrt()
+            scale = learning.var(dim=0, correction=0).mean().sqrt().clamp_min(_SMALLEST)
             blocks[name] = (learning / scale, asked / scale)
         return blocks
 
