@@ -99,27 +99,37 @@ def run_rows(
         # A group is computed whole even where a kill left some of its rows, so that what shares
         # its matrix products is the same in every run.
         groups = [group for group in bench.groups() if not set(group) <= done]
-        rows_left = sum(map(len, groups))
-        print(f"{folder.name}: {bench.title()}, {rows_left} to compute", flush=True)
-        if groups:
-            bench.prepare(groups)
-            progress = _Progress(rows_left, {group: bench.flops(group) for group in groups})
-            with StopRequest() as stop:
-                if accelerator.device.type == "cpu" and progress.total > _FLOPS_WORTH_PROCESSES:
-                    count = min(workers or _cores(), len(groups))
-                    computed = compute_in_processes(
-                        groups, make_bench, count, lambda: stop.requested
-                    )
-                else:
-                    computed = _compute_here(bench, groups, stop)
-                for group, rows in computed:
-                    results.append([found for found in rows if found.key not in done])
-                    done.update(group)
-                    progress.count(group)
+        print(f"{folder.name}: {bench.title()}, {sum(map(len, groups))} to compute", flush=True)
+        with StopRequest() as stop:
+            if groups:
+                _compute(bench, make_bench, groups, results, done, stop, workers)
     finally:
         results.close()
         directory.close()
     return {key for group in bench.groups() for key in group} <= done
+
+
+def _compute(
+    bench: Bench[Key, KeyedRow],
+    make_bench: Callable[[Accelerator], Bench[Key, KeyedRow]],
+    groups: Sequence[tuple[Key, ...]],
+    results: ResultsFile,
+    done: set[Key],
+    stop: StopRequest,
+    workers: int | None,
+) -> None:
+    """Compute groups, unless a stop is requested, and add their rows to the results and `done`."""
+    bench.prepare(groups)
+    progress = _Progress(sum(map(len, groups)), {group: bench.flops(group) for group in groups})
+    if bench.accelerator.device.type == "cpu" and progress.total > _FLOPS_WORTH_PROCESSES:
+        count = min(workers or _cores(), len(groups))
+        computed = compute_in_processes(groups, make_bench, count, lambda: stop.requested)
+    else:
+        computed = _compute_here(bench, groups, stop)
+    for group, rows in computed:
+        results.append([row for row in rows if row.key not in done])
+        done.update(group)
+        progress.count(group)
 
 
 def _compute_here(

@@ -7,7 +7,9 @@ import pytest
 from downstream.__main__ import main
 
 FOLDER = Path(__file__).parents[2] / "configs/downstream"
-COMMANDS = {name: name for name in ("depth", "modes", "train")}
+COMMANDS = {name: name for name in ("depth", "ensemble", "modes", "train")} | {
+    "ensemble_fashion_mnist": "ensemble"
+}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.yaml")))
