@@ -47,7 +47,7 @@ class Seeds(Ensemble):
         for number in range(count):
             fit = learner.train(learner.fit(rows, number, self._recipe, reuse=self._reuse))
             members[f"seed {number}"] = learner.ask(fit, shown)
-            head_flops = 2 * fit.classifier.head.linear.weight.numel()
+            head_flops = 2 * sum(p.numel() for p in fit.classifier.head.parameters() if p.dim() > 1)
         cost: float = count
         if self._reuse == "frozen":  # the heads share a pass of the encoder
             encoder_flops = forward_flops(learner.study.encoders[0].header)
