@@ -69,9 +69,9 @@ class SwaConfig(SwaAverage):
         0.5,
         ge=0,
         lt=1,
-        description="share of the steps from which the rate is lower and weights count",
+        description="share of the steps from which the rate is `rate` and weights count",
     )
-    rate: float = Field(0.3, gt=0, le=1, description="rate from there on, relative to the full one")
+    rate: float = Field(1.0, gt=0, le=1, description="rate from there on, relative to the full one")
 
 
 class EnsembleConfig(BaseModel):

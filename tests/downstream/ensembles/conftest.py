@@ -28,6 +28,7 @@ def config(digits: Path, encoders: list[Path], tmp_path_factory) -> Path:
         "frozen": recipe,
         "features": {"grid": 2},
         "head": {"kind": "softmax", "steps": 40},
+        "workers": 1,
     }
     path = folder / "ensemble.yaml"
     path.write_text(yaml.safe_dump(values))
