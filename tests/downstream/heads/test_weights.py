@@ -15,7 +15,7 @@ from downstream.heads.softmax import SoftmaxConfig
 from downstream.heads.standardize import standardize
 from models.outputs import MultiLabel, Regression
 
-SOFTMAX = SoftmaxConfig(strengths=(0.03,), steps=1500, evaluations=1)
+SOFTMAX = SoftmaxConfig(strengths=(0.03,), steps=600, evaluations=1)
 LOGISTIC = LogisticConfig(strengths=(0.03,))
 
 
