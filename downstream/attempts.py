@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from downstream.finetune import Fit, predict_logits
 from downstream.frozen_features import FrozenFeatures
+from downstream.heads.attention import AttentionConfig
 from downstream.heads.build import balanced_weights, heads_of
-from downstream.heads.networks import AttentionConfig, MlpConfig, NetworkScores
+from downstream.heads.mlp import MlpConfig
+from downstream.heads.networks import NetworkScores
 from downstream.heads.problems import LinearScores
 from downstream.inputs import LabelledImages, PretrainedEncoder, fresh_encoder
 from downstream.modes import (

@@ -8,8 +8,8 @@ from downstream.head_arms import CALIBRATION_IMAGES
 from downstream.heads.build import HeadConfig
 from downstream.heads.discriminant import DiscriminantConfig
 from downstream.heads.logistic import LogisticConfig
+from downstream.heads.mlp import MlpConfig
 from downstream.heads.neighbours import NeighboursConfig
-from downstream.heads.networks import MlpConfig
 from downstream.heads.prototypes import PrototypesConfig
 from downstream.heads.ridge import RidgeConfig
 from downstream.heads.softmax import SoftmaxConfig

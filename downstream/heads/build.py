@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from downstream.heads.attention import AttentionConfig, fit_attention
 from downstream.heads.discriminant import (
     DiscriminantConfig,
     discriminant_flops,
@@ -14,9 +15,9 @@ from downstream.heads.discriminant import (
 )
 from downstream.heads.linear import linear_flops
 from downstream.heads.logistic import LogisticConfig, fit_logistic
+from downstream.heads.mlp import MlpConfig, fit_mlp, mlp_flops
 from downstream.heads.multi_label import fit_multi_label
 from downstream.heads.neighbours import NeighboursConfig, fit_neighbours, neighbours_flops
-from downstream.heads.networks import AttentionConfig, MlpConfig, fit_attention, fit_mlp, mlp_flops
 from downstream.heads.problems import ChosenInside, FittedHead, Problems, held_out_folds
 from downstream.heads.prototypes import (
     EuclideanPrototypesConfig,

@@ -1,15 +1,15 @@
 """Small networks as heads, trained by Adam: when to stop is chosen inside the labels.
 
-Shapes: N labelled rows, F features, P features after rotation, M rows to score, S settings.
+Shapes: N labelled rows, F features, P features that a network sees, M rows to score, S settings.
 
 Each setting learns from all rows but a fold, for each fold in turn, and is scored on the fold at
 points along the schedule. The head is then trained on all rows at the setting of the least mean
 held-out loss, to the point where that was: weights from there on are not kept (early stopping).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt
@@ -17,10 +17,7 @@ from torch import Tensor, nn
 
 from downstream.heads.choosing import ascending
 from downstream.heads.problems import ChosenInside, Problems
-from downstream.heads.standardize import Standardizer, standardize
-from models.head_networks import AttentionHead, AttentionSpec, MlpHead, MlpSpec
 from models.outputs import Output
-from models.stages import Shape, Width
 from training.randomness import derive_seed
 from training.schedules import CosineSchedule, multiplier
 
@@ -51,29 +48,6 @@ class NetworkConfig(ChosenInside):
         return sorted({max(1, round(self.steps * share)) for share in shares})
 
 
-class MlpConfig(NetworkConfig):
-    """A head with one hidden layer of rectified units."""
-
-    kind: Literal["mlp"] = "mlp"
-    hidden: Width = Field(128, description="units of the hidden layer")
-
-    def spec(self) -> MlpSpec:
-        """Return what the network is."""
-        return MlpSpec(hidden=self.hidden)
-
-
-class AttentionConfig(NetworkConfig):
-    """A head that learns where in each stage's map to look."""
-
-    kind: Literal["attention"] = "attention"
-    queries: int = Field(8, ge=1, le=256, description="vectors that are pooled from each stage")
-    grid: PositiveInt = Field(7, description="side of the raster of positions; no map is enlarged")
-
-    def spec(self) -> AttentionSpec:
-        """Return what the network is."""
-        return AttentionSpec(queries=self.queries)
-
-
 @dataclass(frozen=True)
 class NetworkScores:
     """A head that is a network on the encoder's features, in eval mode."""
@@ -87,89 +61,7 @@ class NetworkScores:
         return self.output.scores(self.network.to(features.device)(features))
 
 
-def fit_mlp(problems: Problems, config: MlpConfig, *, seeds: Sequence[int]) -> list[NetworkScores]:
-    """Choose weight decay and steps of each problem inside its labels, then train on all of them.
-
-    Args:
-        seeds: of weights, batches and dropout, one for each problem.
-    """
-    heads = []
-    for number, raw in enumerate(problems.features):
-        rows, standardizer = standardize(raw, floor=problems.std_floor)
-        scale = rows.shape[1] ** 0.5  # a mean square of 1 for each feature, as He's draw expects
-
-        def make(seed: int, width: int = rows.shape[1]) -> MlpHead:
-            outputs = problems.output.width(problems.classes)
-            return MlpHead(width, config.hidden, outputs, dropout=config.dropout, seed=seed)
-
-        network, choices = _fit(rows * scale, problems, number, config, make, seeds[number])
-        on_raw_features(network, standardizer, scale)
-        heads.append(NetworkScores(network, problems.output, choices))
-    return heads
-
-
-def fit_attention(
-    problems: Problems, config: AttentionConfig, shapes: Sequence[Shape], *, seeds: Sequence[int]
-) -> list[NetworkScores]:
-    """As `fit_mlp`, of features that are maps: [C * S * S] for each stage, one after the other.
-
-    Args:
-        shapes: (C, S, S) of each stage.
-    Raises:
-        ModelError: a stage without positions.
-    """
-
-    def make(seed: int) -> AttentionHead:
-        outputs = problems.output.width(problems.classes)
-        return AttentionHead(shapes, config.queries, outputs, dropout=config.dropout, seed=seed)
-
-    heads = []
-    for number, raw in enumerate(problems.features):
-        mean, scale = channel_statistics(raw, shapes, floor=problems.std_floor)
-        by_feature = [s[1] * s[2] for s in shapes for _ in range(s[0])]
-        repeats = torch.tensor(by_feature, device=raw.device)
-        rows = (raw - mean.repeat_interleave(repeats)) / scale.repeat_interleave(repeats)
-        network, choices = _fit(rows, problems, number, config, make, seeds[number])
-        network.on_raw_channels(mean, scale)
-        heads.append(NetworkScores(network, problems.output, choices))
-    return heads
-
-
-def channel_statistics(
-    raw: Tensor, shapes: Sequence[Shape], *, floor: float
-) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each channel of maps [N, F], stage by stage, [sum of C] each.
-
-    No deviation is below `floor` times the root mean square of all.
-    """
-    sizes = [torch.Size(shape).numel() for shape in shapes]
-    parts = [
-        part.view(len(part), shape[0], -1)
-        for part, shape in zip(raw.split(sizes, dim=1), shapes, strict=True)
-    ]
-    mean = torch.cat([part.mean(dim=(0, 2)) for part in parts])
-    variance = torch.cat([part.var(dim=(0, 2), correction=0) for part in parts])
-    return mean, variance.clamp_min(floor**2 * variance.mean()).clamp_min(1e-12).sqrt()
-
-
-@torch.no_grad()
-def on_raw_features(network: MlpHead, standardizer: Standardizer, scale: float) -> None:
-    """Turn a network on standardized rows, times `scale`, into the same one on raw features."""
-    hidden = network.hidden
-    weight, bias = standardizer.on_raw_features(hidden.weight.T * scale, hidden.bias)
-    network.hidden = nn.Linear(len(weight), len(bias), device=weight.device)
-    network.hidden.weight.copy_(weight.T)
-    network.hidden.bias.copy_(bias)
-
-
-def mlp_flops(config: MlpConfig, labels: int, features: int, classes: int) -> int:
-    """Return about how many floating-point operations choosing and training one head takes."""
-    rotated = labels if 2 * labels <= features else features
-    fits = config.held_out_folds(labels) * len(config.weight_decays) + 1
-    return 6 * fits * config.steps * config.batch_size * config.hidden * (rotated + classes)
-
-
-def _fit(
+def fit_network(
     rows: Tensor,
     problems: Problems,
     number: int,

@@ -5,14 +5,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from downstream.heads.attention import AttentionConfig, channel_statistics
 from downstream.heads.build import heads_of
-from downstream.heads.networks import (
-    AttentionConfig,
-    MlpConfig,
-    channel_statistics,
-    fit_mlp,
-    on_raw_features,
-)
+from downstream.heads.mlp import MlpConfig, fit_mlp, on_raw_features
 from downstream.heads.standardize import standardize
 from models.head_networks import MlpHead
 
