@@ -72,27 +72,22 @@ def test_without_their_weight_it_is_fine_tuning(mode, train, encoders, rows):
     assert equal(semi(mode, encoders[0], train, rows), plain)
 
 
-def test_they_gain_from_unlabelled_digits(train, digits, encoders, rows):
+def test_they_gain_from_unlabelled_digits(train, digits, encoders):
     test = labelled("test", open_store(f"{digits}/test-*.tar"))
-    config = TrainConfig(
-        name="semi",
-        encoder=str(encoders[0]),
-        data={"train": "none"},
-        features={"grid": 2},
-        unfreeze={"steps": 150, "batch_size": 16, "augment": NO_FLIP, "lr": 3e-3},
-    )
+    unfreeze = {"steps": 400, "batch_size": 16, "augment": NO_FLIP, "lr": 3e-3}
+    values = {"name": "semi", "encoder": str(encoders[0]), "data": {"train": "none"}}
+    config = TrainConfig(**values, features={"grid": 2}, unfreeze=unfreeze)
     (encoder,) = open_encoders((config.encoder,), config.features, allow_external=False)
     attempts = Attempts(encoder, train, 10, config, Accelerator(cpu=True))
+    rows = budget_order(train.labels.numpy(), draw=0, seed=0)[:50]
     accuracy = {}
-    strong = AugmentConfig(horizontal_flip=False, shift=0.15, rotation=15, erasing=1.0)
     for mode in (
         LinearThenFinetune(),
-        FixMatch(steps=150, strong=strong, threshold=0.8),
-        MeanTeacher(steps=150),
+        FixMatch(steps=400, strong=NO_FLIP, threshold=0.8),
+        MeanTeacher(steps=400, weight=1, ratio=1),
     ):
         (attempt,) = attempts.of(mode, rows, seed=0)
         right = attempts.logits(attempt, test.images).argmax(dim=1) == test.labels
         accuracy[mode.kind] = float(right.float().mean())
-    print(accuracy)
-    assert accuracy["fixmatch"] > accuracy["linear_then_finetune"] + 0.02
-    assert accuracy["mean_teacher"] > accuracy["linear_then_finetune"]
+    without = accuracy.pop("linear_then_finetune")
+    assert min(accuracy.values()) > without + 0.01
