@@ -24,16 +24,19 @@ from downstream.inputs import LabelledImages, PretrainedEncoder, fresh_encoder
 from downstream.modes import (
     DepthSearch,
     Extend,
+    FixMatch,
     Frozen,
     Full,
     Gradual,
     LinearThenFinetune,
+    MeanTeacher,
     Partial,
     Replace,
     Scratch,
     SingleMode,
 )
 from downstream.recipes import Recipe
+from downstream.semi_supervised import SemiSupervisedFit
 from downstream.train_config import TrainConfig
 from models.head_networks import ConvSpec, HeadSpec, LinearHead, LinearSpec
 from models.heads import Classifier, pooled_shapes
@@ -120,6 +123,20 @@ class Attempts:
                 classifier = self._solved(self._head_stages, rows, seed)
                 self._train(classifier, self.config.unfreeze, rows, seed)
                 yield Attempt("all stages trained from the fitted head", classifier)
+            case FixMatch() | MeanTeacher():
+                classifier = self._solved(self._head_stages, rows, seed)
+                fit = SemiSupervisedFit(
+                    classifier,
+                    mode,
+                    self.config.unfreeze,
+                    self.data,
+                    rows,
+                    seed=seed,
+                    accelerator=self.accelerator,
+                    class_weights=self._class_weights(rows),
+                )
+                _finish(fit)
+                yield Attempt(f"all stages trained by {mode.kind}", classifier)
             case Partial():
                 encoder = self._copy()
                 yield self._finetuned(
@@ -286,9 +303,7 @@ class Attempts:
             class_weights=self._class_weights(rows),
             train_encoder=train_encoder,
         )
-        fit.train()
-        classifier.encoder.unfreeze()
-        classifier.eval()
+        _finish(fit)
 
     def _fresh(self, rows: NDArray[np.int64], seed: int) -> Encoder:
         images = self.data.images[torch.from_numpy(rows)]
@@ -315,3 +330,10 @@ def _set_linear(head: LinearHead, fitted: LinearScores) -> None:
         weight, bias = weight[:, 1:] - weight[:, :1], bias[1:] - bias[:1]
     head.linear.weight.copy_(weight.T)
     head.linear.bias.copy_(bias)
+
+
+def _finish(fit: Fit) -> None:
+    """Train to the end; leave the classifier ready to predict, or to be trained further."""
+    fit.train()
+    fit.classifier.encoder.unfreeze()
+    fit.classifier.eval()

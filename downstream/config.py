@@ -1,6 +1,6 @@
 """The config of a label-efficiency study: its table of contents."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, field_validator
 
@@ -14,10 +14,31 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Label = Annotated[str, StringConstraints(pattern=NAME)]
 """What a user calls an encoder or a way to reuse it, fit for a folder or a table."""
 
+Value = TypeVar("Value")
 Arm = Literal["frozen", "finetuned", "random_frozen", "scratch", "raw_logistic"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 HEAD_ARMS: tuple[Arm, ...] = ("raw_logistic", "random_frozen", "frozen")
 """Arms that fit a linear head on fixed features."""
+
+
+def distinct(values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Return values that are named once each.
+
+    Raises:
+        ValueError: one is named twice.
+    """
+    if len(set(values)) < len(values):
+        raise ValueError(f"found {list(values)}; name each once")
+    return values
+
+
+def ascending(budgets: tuple[int, ...]) -> tuple[int, ...]:
+    """Return budgets that are named once each, the smallest first.
+
+    Raises:
+        ValueError: one is named twice.
+    """
+    return tuple(sorted(distinct(budgets)))
 
 
 class StudyDataConfig(ReadingConfig):
@@ -65,17 +86,15 @@ class CurveConfig(BaseModel):
         None, description="processes that train classifiers, one thread each; null: one per core"
     )
 
-    @field_validator("budgets", "arms")
+    @field_validator("arms")
     @classmethod
-    def _distinct(cls, values: tuple[object, ...]) -> tuple[object, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError(f"found {list(values)}; name each once")
-        return values
+    def _distinct(cls, values: tuple[Arm, ...]) -> tuple[Arm, ...]:
+        return distinct(values)
 
     @field_validator("budgets")
     @classmethod
     def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(sorted(values))
+        return ascending(values)
 
     def encoders(self) -> tuple[str, ...]:
         """Return the paths of the encoders."""

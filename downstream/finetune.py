@@ -22,7 +22,7 @@ from downstream.recipes import Recipe
 from models.heads import Classifier
 from models.monte_carlo import mean_log_probabilities, sample_logits, sampling_dropout
 from training.compute import ComputeConfig
-from training.loop import Trainer
+from training.loop import BatchSource, Trainer
 from training.optimizers import AdamWConfig
 from training.randomness import StepDraws, derive_seed
 from training.schedules import ConstantSchedule, CosineSchedule, ScheduleConfig
@@ -175,7 +175,7 @@ class Fit:
         if recipe.l2_sp > 0:
             named = classifier.encoder.named_parameters()
             self._start = {name: parameter.detach().clone() for name, parameter in named}
-        self.batches = Batches(
+        self.batches: BatchSource = Batches(
             data.images,
             data.labels,
             indices=rows,
@@ -233,6 +233,9 @@ class Fit:
             )
             return torch.cat([mean_log_probabilities(logits).cpu() for logits in sampled])
 
+    def _training(self) -> SupervisedTraining:
+        return SupervisedTraining(self.classifier, self.recipe, self._start, self._class_weights)
+
     def _after_head(self) -> Trainer:
         encoder = self.classifier.encoder
         encoder.freeze()
@@ -246,7 +249,7 @@ class Fit:
 
     def _trainer(self, steps: int, purpose: str, schedule: ScheduleConfig) -> Trainer:
         return Trainer(
-            SupervisedTraining(self.classifier, self.recipe, self._start, self._class_weights),
+            self._training(),
             self.batches,
             total_steps=steps,
             schedule=schedule,

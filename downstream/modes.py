@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from data.augment import AugmentConfig
 from models.stages import Widths
 from training.errors import InputError
 
@@ -78,6 +79,54 @@ class Scratch(_Mode):
     kind: Literal["scratch"] = "scratch"
 
 
+class _WithUnlabelled(_Mode):
+    """All stages are trained from the head that `frozen` fits, as `unfreeze` says, and on images
+    without their labels beside those with."""
+
+    steps: PositiveInt = Field(1000, description="optimizer steps, instead of those of unfreeze")
+    ratio: PositiveInt = Field(3, description="unlabelled images for each labelled one of a batch")
+
+
+class FixMatch(_WithUnlabelled):
+    """What is sure of an image changed weakly has to be said of it changed strongly.
+
+    Sohn et al. 2020, "FixMatch: Simplifying Semi-Supervised Learning with Consistency and
+    Confidence".
+    """
+
+    kind: Literal["fixmatch"] = "fixmatch"
+    threshold: float = Field(0.95, ge=0, le=1, description="smallest confidence that counts")
+    weight: float = Field(1.0, ge=0, description="of the unlabelled images' loss")
+    strong: AugmentConfig = Field(
+        AugmentConfig(
+            shift=0.12,
+            scale=(0.8, 1.2),
+            rotation=20,
+            brightness=0.3,
+            contrast=0.3,
+            erasing=1.0,
+            erasing_area=0.2,
+        ),
+        description="the strong change; the weak one is unfreeze.augment",
+    )
+
+
+class MeanTeacher(_WithUnlabelled):
+    """A classifier has to agree with the moving average of itself, which is kept in the end.
+
+    Tarvainen & Valpola 2017, "Mean teachers are better role models".
+    """
+
+    kind: Literal["mean_teacher"] = "mean_teacher"
+    decay: float = Field(0.99, ge=0, lt=1, description="share of the average kept in a step")
+    weight: float = Field(
+        10.0, ge=0, description="of the squared distance of the two's probabilities, at full"
+    )
+    ramp_up: float = Field(
+        0.3, ge=0, le=1, description="share of the steps in which the weight grows to its full"
+    )
+
+
 class Auto(_Mode):
     """Frozen; unfreezing from the top while it pays; else fewer stages; with many labels, all."""
 
@@ -97,6 +146,8 @@ SingleMode = (
     | Replace
     | Extend
     | Scratch
+    | FixMatch
+    | MeanTeacher
 )
 ModeConfig = Annotated[SingleMode | Auto, Field(discriminator="kind")]
 
@@ -117,7 +168,7 @@ def check_mode(mode: ModeConfig, stages: Sequence[str], *, key: str) -> None:
 
 
 def all_modes(stages: Sequence[str]) -> dict[str, ModeConfig]:
-    """Return every way to reuse an encoder with these stages, lowest first, by name."""
+    """Return every way that needs labelled images alone, for stages lowest first, by name."""
     upper: list[SingleMode] = [Partial(from_stage=name) for name in reversed(stages[1:])]
     modes = [Frozen(), DepthSearch(), Gradual(), *upper, LinearThenFinetune(), Full()]
     modes += [Replace(from_stage=stages[-1]), Scratch()]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt, field_validator
 
-from downstream.config import Label
+from downstream.config import Label, ascending
 from downstream.modes import ModeConfig, all_modes, check_mode
 from downstream.tasks import TaskKind
 from downstream.train_config import ReuseConfig, TrainConfig, TrainDataConfig
@@ -39,6 +39,11 @@ class ModesConfig(ReuseConfig):
     workers: PositiveInt | None = Field(
         None, description="processes that train classifiers, one thread each; null: one per core"
     )
+
+    @field_validator("budgets")
+    @classmethod
+    def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        return ascending(values)
 
     @field_validator("task")
     @classmethod

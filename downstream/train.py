@@ -13,7 +13,7 @@ from downstream.attempts import Attempts
 from downstream.calibration import calibrate
 from downstream.decisions import Decider, Decision
 from downstream.inputs import PretrainedEncoder, check_fit, open_encoders
-from downstream.modes import Extend, ModeConfig, check_mode
+from downstream.modes import Extend, FixMatch, MeanTeacher, ModeConfig, check_mode
 from downstream.output_scores import headline, scores_of
 from downstream.tasks import LabelledPart, Task, chosen_rows, lone_classes, open_task, standardized
 from downstream.train_config import ReuseConfig, TrainConfig
@@ -130,6 +130,10 @@ def check_reuse(
     """
     shapes = {stage.name: stage.shape for stage in encoder.header.stages}
     check_mode(mode, list(shapes), key=key)
+    if isinstance(mode, FixMatch | MeanTeacher) and config.task != "classes":
+        raise InputError(
+            f"{key}.kind: found {mode.kind} for {config.task}; it takes one class of many"
+        )
     used = [name for name in shapes if name in (config.features.stages or shapes)]
     found: list[tuple[str, str, list[str]]] = [
         ("head.kind", config.head.kind, used if config.head.kind == "attention" else []),

@@ -32,9 +32,9 @@ def config(digits: Path, encoders: list[Path], tmp_path: Path) -> Callable[..., 
             "draws": 2,
             "modes": ONE_EACH,
             "features": {"grid": 2},
-            "head": {"kind": "softmax", "steps": 40},
-            "unfreeze": {"steps": 10, "batch_size": 16},
-            "finetune": {"steps": 10, "batch_size": 16, "head_steps": 5},
+            "head": {"kind": "ridge"},
+            "unfreeze": {"steps": 4, "batch_size": 8},
+            "finetune": {"steps": 4, "batch_size": 8, "head_steps": 2},
             "workers": 1,
             **changes,
         }
@@ -97,7 +97,7 @@ def test_a_row_is_the_training_of_its_mode_and_a_stopped_study_goes_on(
 def test_without_names_every_mode_is_compared_at_the_stages_of_the_encoder(
     config: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = config(modes=None, budgets=[20], draws=1)
+    path = config(modes=None, budgets=[20], draws=1, workers=2)
     assert main(["modes", str(path)]) == 0
     names = [row.mode for row in read_rows(tmp_path / "runs/modes/results.jsonl", ModeRow)]
     assert set(names) == {

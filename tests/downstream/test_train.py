@@ -64,6 +64,8 @@ def moved(model: Path, encoder: Path) -> dict[str, bool]:
         ("{kind: partial, from_stage: stage2}", False, True),
         ("{kind: full}", True, True),
         ("{kind: linear_then_finetune}", True, True),
+        ("{kind: fixmatch, steps: 5}", True, True),
+        ("{kind: mean_teacher, steps: 5}", True, True),
         ("{kind: replace, from_stage: stage2}", False, True),
         ("{kind: scratch}", True, True),
     ],
