@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from downstream.commands import curve, depth, embed, ensemble, modes, predict, report, train
+from downstream.commands import curve, depth, embed, ensemble, evaluate, modes, predict, report, train
 
-_COMMANDS = (curve, depth, modes, ensemble, train, predict, embed, report)
+_COMMANDS = (curve, depth, modes, ensemble, train, predict, evaluate, embed, report)
 
 
 def build_parser() -> argparse.ArgumentParser:
