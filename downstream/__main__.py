@@ -4,9 +4,31 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from downstream.commands import curve, depth, embed, ensemble, evaluate, modes, predict, report, train
+from downstream.commands import (
+    curve,
+    depth,
+    embed,
+    ensemble,
+    evaluate,
+    export,
+    modes,
+    predict,
+    report,
+    train,
+)
 
-_COMMANDS = (curve, depth, modes, ensemble, train, predict, evaluate, embed, report)
+_COMMANDS = (
+    curve,
+    depth,
+    modes,
+    ensemble,
+    train,
+    predict,
+    evaluate,
+    export,
+    embed,
+    report,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
