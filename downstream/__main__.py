@@ -14,6 +14,7 @@ from downstream.commands import (
     modes,
     predict,
     report,
+    serve,
     train,
 )
 
@@ -26,6 +27,7 @@ _COMMANDS = (
     predict,
     evaluate,
     export,
+    serve,
     embed,
     report,
 )

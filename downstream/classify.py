@@ -58,7 +58,7 @@ def square_side(contract: InputContract, path: Path) -> int:
     """
     if contract.height != contract.width:
         raise InputError(
-            f"--fit: {path} takes images of {contract.height} x {contract.width} pixels, which no "
+            f"{path} takes images of {contract.height} x {contract.width} pixels, which no "
             "square gives; bring the images to that beforehand"
         )
     return contract.height
