@@ -8,6 +8,10 @@ from downstream.commands import (
     curve,
     depth,
     embed,
+from downstream.commands import (
+    curve,
+    depth,
+    embed,
     ensemble,
     evaluate,
     export,
@@ -15,6 +19,7 @@ from downstream.commands import (
     predict,
     report,
     serve,
+    suggest,
     train,
 )
 
@@ -28,6 +33,7 @@ _COMMANDS = (
     evaluate,
     export,
     serve,
+    suggest,
     embed,
     report,
 )

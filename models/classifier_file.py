@@ -27,6 +27,7 @@ from models.tensor_file import (
     FileKind,
     TensorFileHeader,
     hash_weights,
+    is_of_kind,
     program_version,
     read_header,
     read_tensor_file,
@@ -217,6 +218,11 @@ def save_classifier(
         weights_sha256=hash_weights(tensors),
     )
     write_tensor_file(Path(path), _KIND, tensors, header)
+
+
+def is_classifier(path: Path | str) -> bool:
+    """Whether a file says that it is a classifier, whole or not."""
+    return is_of_kind(Path(path), _KIND)
 
 
 def read_classifier(path: Path | str) -> ClassifierHeader:
