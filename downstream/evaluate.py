@@ -150,7 +150,9 @@ def evaluate(
             the sample; no image that can be scored; one line.
     """
     if (out / METRICS).exists() and not overwrite:
-        raise InputError(f"--out: {out} holds an evaluation; give another folder or --overwrite")
+        raise InputError(
+            f"--out: {out} holds an evaluation; --overwrite replaces it, or give another folder"
+        )
     paths = expand_shards(shards)
     model = open_classifier(model_path, allow_external=allow_external)
     contract = model.header.encoder.input

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from data.errors import DataError
 from data.images import named_images
+from downstream.output_files import check_output_file
 from models.classifier_file import ClassifierHeader, TrainedClassifier, load_classifier
 from models.errors import ModelError
 from training.errors import InputError
@@ -90,8 +91,7 @@ def export_onnx(
     for name in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
             raise InputError(f"--onnx: {name} is missing; pip install 'underlayer[onnx]'")
-    if out.exists() and not overwrite:
-        raise InputError(f"--onnx: {out} exists; give another name or --overwrite")
+    check_output_file(out, overwrite=overwrite, option="--onnx")
     model = load_classifier(model_path, allow_external=allow_external)
     random = _random_images(model)
     real = _real_images(model, images)

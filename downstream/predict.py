@@ -10,20 +10,27 @@ from pathlib import Path
 
 from data.images import named_images
 from downstream.classify import AT_ONCE, classify, open_classifier, square_side
+from downstream.output_files import check_output_file, create_table
 from models.classifier_file import TrainedClassifier
 from training.errors import InputError
+from training.signals import StopRequest
 
 ABSTAINED = "?"
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many images there were, and the first that could not be used with its reason."""
+    """How many images there were, and the first that could not be used with its reason.
+
+    Fields:
+        stopped: a signal ended it before the last image.
+    """
 
     images: int
     failed: int
     abstained: int
     first_failure: str | None
+    stopped: bool
 
 
 def predict(
@@ -32,7 +39,7 @@ def predict(
     out: Path,
     *,
     fit: bool = False,
-    accuracy: str | None = None,
+    accuracy: float | None = None,
     overwrite: bool = False,
     allow_external: bool = False,
 ) -> Predicted:
@@ -48,13 +55,12 @@ def predict(
         place: a folder of images, an image, or a pattern of shards.
         fit: bring images to the size and the channels that the model takes: the largest square
             from the middle is scaled.
-        accuracy: of the model's calibration, such as "0.95": below the confidence that gave it,
-            the prediction is "?".
+        accuracy: one that the model's calibration knows, such as 0.95: below the confidence that
+            gave it, the prediction is "?".
     Raises:
         InputError, DataError, ModelError: one line; nothing is written then.
     """
-    if out.exists() and not overwrite:
-        raise InputError(f"--out: {out} exists; give another name or --overwrite")
+    check_output_file(out, overwrite=overwrite)
     model = open_classifier(model_path, allow_external=allow_external)
     threshold = _threshold(model, model_path, accuracy)
     contract, output = model.header.encoder.input, model.header.output
@@ -64,13 +70,15 @@ def predict(
         size=square_side(contract, model_path) if fit else None,
     )
     first = next(images, None)  # says what is wrong with the place before a file is there
+    if first is None:
+        raise InputError(f"{place}: holds no images; give shards that do")
     total = failed = abstained = 0
     first_failure = None
-    with out.open("w", newline="", encoding="utf-8") as file:
+    with StopRequest() as stop, create_table(out) as file:
         table = csv.writer(file)
         table.writerow(["file", "prediction", "confidence", "error", *model.classes])
-        rest = itertools.chain([] if first is None else [first], images)
-        for block in iter(lambda: list(itertools.islice(rest, AT_ONCE)), []):
+        rest = itertools.chain([first], images)
+        while not stop.requested and (block := list(itertools.islice(rest, AT_ONCE))):
             found = classify(model, [image for _, image in block])
             for (name, _), values in zip(block, found, strict=True):
                 total += 1
@@ -86,14 +94,15 @@ def predict(
                 said = output.said(values, model.classes) if sure else ABSTAINED
                 table.writerow([name, said, confidence, "", *(f"{v:.6f}" for v in values.tolist())])
             file.flush()
-    return Predicted(total, failed, abstained, first_failure)
+    return Predicted(total, failed, abstained, first_failure, stop.requested)
 
 
-def _threshold(model: TrainedClassifier, path: Path, accuracy: str | None) -> float:
+def _threshold(model: TrainedClassifier, path: Path, accuracy: float | None) -> float:
     if accuracy is None:
         return 0.0
     known = model.header.calibration.abstain_below
-    if accuracy not in known:
-        offered = ", ".join(known) or "none: too few labels were held out, or not of classes"
-        raise InputError(f"--accuracy: found {accuracy}; {path} knows the confidence for {offered}")
-    return known[accuracy]
+    for wanted, threshold in known.items():
+        if float(wanted) == accuracy:
+            return threshold
+    offered = ", ".join(known) or "none: too few labels were held out, or not of classes"
+    raise InputError(f"--accuracy: found {accuracy}; {path} knows the confidence for {offered}")

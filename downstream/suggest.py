@@ -19,6 +19,7 @@ from downstream.classify import square_side
 from downstream.clusters import Integers
 from downstream.features import FeaturesConfig, extract
 from downstream.nearest import head_features
+from downstream.output_files import check_output_file, create_table
 from downstream.similarity import FeaturesOf, fit_similarity
 from downstream.typicality import Suggestion, most_typical
 from downstream.uncertainty import most_uncertain
@@ -87,8 +88,7 @@ def suggest(
     """
     if count < 1:
         raise InputError(f"--count: found {count}; give 1 or more")
-    if out.exists() and not overwrite:
-        raise InputError(f"--out: {out} exists; give another name or --overwrite")
+    check_output_file(out, overwrite=overwrite)
     asked = _open(path, allow_external=allow_external)
     model = asked.model
     if by == "uncertainty" and model is None:
@@ -202,12 +202,9 @@ def _labelled_rows(
 def _write(
     out: Path, samples: Sequence[tuple[Path, str, int | None]], found: Sequence[Suggestion]
 ) -> None:
-    try:
-        with out.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["rank", "shard", "key", "why"])
-            for rank, suggestion in enumerate(found, start=1):
-                shard, key, _ = samples[suggestion.row]
-                table.writerow([rank, shard, key, suggestion.why])
-    except OSError as error:
-        raise InputError(f"--out: {out}: {error.strerror}; give another name") from error
+    with create_table(out) as file:
+        table = csv.writer(file)
+        table.writerow(["rank", "shard", "key", "why"])
+        for rank, suggestion in enumerate(found, start=1):
+            shard, key, _ = samples[suggestion.row]
+            table.writerow([rank, shard, key, suggestion.why])

@@ -1,8 +1,8 @@
 """What to label while labels are few: the most typical image of each cluster that has no label.
 
 TypiClust (Hacohen et al. 2022, "Active Learning on a Budget: Opposite Strategies Suit High and Low
-Budgets"): there are as many clusters as there will be labels, so that labels cover what there is, and
-typical images stand for many.
+Budgets"): there are as many clusters as there will be labels, so that labels cover what images
+there are, and typical ones stand for many.
 
 Shapes: N rows, K columns.
 """
