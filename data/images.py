@@ -1,5 +1,6 @@
 """Images one by one from a folder, a file or shards, each with its name."""
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from data.decode import decode_image
 from data.errors import DataError
 from data.shards import BadSample, expand_shards, iter_samples
-from data.sources_folder import SOURCE_FORMATS, images_below, is_image
+from data.sources_folder import MAX_FILE_BYTES, SOURCE_FORMATS, images_below, is_image
 
 Named = tuple[str, npt.NDArray[np.uint8] | str]
 """An image's name, and its pixels uint8 [C, H, W] or why there are none."""
@@ -32,12 +33,9 @@ def named_images(
         if not files:
             raise DataError(f"{place}: no images found in this folder; give one that holds images")
         for file in files:
-            yield (
-                str(file.relative_to(path)),
-                _decoded(file.read_bytes(), file.suffix, channels, size),
-            )
+            yield str(file.relative_to(path)), _read(file, channels, size)
     elif path.is_file() and is_image(path):
-        yield path.name, _decoded(path.read_bytes(), path.suffix, channels, size)
+        yield path.name, _read(path, channels, size)
     else:
         for shard in expand_shards(place):
             for sample in iter_samples(shard):
@@ -45,6 +43,19 @@ def named_images(
                     yield sample.key or f"{shard.name} offset {sample.offset}", sample.reason
                 else:
                     yield sample.key, _decoded(sample.image, sample.suffix, channels, size)
+
+
+def _read(file: Path, channels: int | None, size: int | None) -> npt.NDArray[np.uint8] | str:
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return "is no file"
+        if status.st_size > MAX_FILE_BYTES:
+            return f"above {MAX_FILE_BYTES} bytes"
+        data = file.read_bytes()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return _decoded(data, file.suffix, channels, size)
 
 
 def _decoded(

@@ -13,7 +13,8 @@ from data.sources import SPLITS, SourceImage, UnreadableImage, read_about
 SOURCE_FORMATS = (*SHARD_FORMATS, "BMP", "GIF", "TIFF", "PPM")
 _SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "pgm", "ppm")
 _SHARD_SUFFIXES = ("png", "jpg", "jpeg", "webp")
-_MAX_FILE_BYTES = 2**28
+MAX_FILE_BYTES = 2**28
+"""A file above this size is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,8 @@ class ImageFolderSource:
         self._channels = 1
         for split in self.counts:
             for file in self._files[split]:
-                if file.path.stat().st_size > _MAX_FILE_BYTES:
-                    self._unreadable[file.path] = f"above {_MAX_FILE_BYTES} bytes"
+                if file.path.stat().st_size > MAX_FILE_BYTES:
+                    self._unreadable[file.path] = f"above {MAX_FILE_BYTES} bytes"
                     continue
                 data = file.path.read_bytes()
                 content.update(_name_hash(file.path.relative_to(self._folder)))

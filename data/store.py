@@ -126,7 +126,7 @@ def open_store(
     if size is not None and size < 1:
         raise DataError(f"data.size must be 1 or more, got {size}")
     paths = expand_shards(shards)
-    info = _info(paths)
+    info = dataset_of(paths)
     folder = _find_or_build(paths, channels, size, _count(paths, info))
     store = _open(folder, paths, info)
     _check_labels(store, paths)
@@ -136,10 +136,11 @@ def open_store(
 
 def expected_count(shards: Sequence[Path]) -> int | None:
     """How many images `dataset.json` says that the shards hold, if they are whole splits."""
-    return _count(shards, _info(shards))
+    return _count(shards, dataset_of(shards))
 
 
-def _info(shards: Sequence[Path]) -> DatasetInfo | None:
+def dataset_of(shards: Sequence[Path]) -> DatasetInfo | None:
+    """Return the `dataset.json` beside shards, if it lists them all."""
     folders = {shard.parent for shard in shards}
     if len(folders) != 1:
         return None

@@ -4,9 +4,39 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from downstream.commands import curve, depth, embed, ensemble, modes, predict, report, train
+from downstream.commands import (
+    curve,
+    depth,
+    embed,
+from downstream.commands import (
+    curve,
+    depth,
+    embed,
+    ensemble,
+    evaluate,
+    export,
+    modes,
+    predict,
+    report,
+    serve,
+    suggest,
+    train,
+)
 
-_COMMANDS = (curve, depth, modes, ensemble, train, predict, embed, report)
+_COMMANDS = (
+    curve,
+    depth,
+    modes,
+    ensemble,
+    train,
+    predict,
+    evaluate,
+    export,
+    serve,
+    suggest,
+    embed,
+    report,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
+from downstream.output_files import check_output_file
 from training.errors import InputError
 
 NO_LABEL = -1
@@ -42,10 +43,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
             f"--out: found {path}, which needs pyarrow; pip install 'underlayer[parquet]', or give "
             "a name that ends in .npz"
         )
-    if path.is_dir():
-        raise InputError(f"--out: {path} is a folder; give the name of a file in it")
-    if path.exists() and not overwrite:
-        raise InputError(f"--out: {path} exists; --overwrite replaces it, or give another name")
+    check_output_file(path, overwrite=overwrite)
 
 
 class EmbeddingFile:

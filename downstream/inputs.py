@@ -219,8 +219,8 @@ def names_of_classes(train: ResidentStore, test: ResidentStore | None) -> tuple[
     test_labels = labelled("test", test).labels
     if train.classes and test.classes and train.classes != test.classes:
         raise InputError(
-            f"data.test: has the classes {_listed(test.classes)}, data.train has "
-            f"{_listed(train.classes)}; give splits of one set"
+            f"data.test: has the classes {listed(test.classes)}, data.train has "
+            f"{listed(train.classes)}; give splits of one set"
         )
     known = torch.unique(train_labels).tolist()
     unknown = [label for label in torch.unique(test_labels).tolist() if label not in set(known)]
@@ -232,6 +232,7 @@ def names_of_classes(train: ResidentStore, test: ResidentStore | None) -> tuple[
     return tuple(train.classes or test.classes or own)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names of many, for a message."""
     shown = ", ".join(names[:3])
     return f"{shown} ... ({len(names)} in all)" if len(names) > 3 else shown

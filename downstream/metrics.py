@@ -8,6 +8,8 @@ from scipy.special import softmax
 
 _BINS = 15
 
+from downstream.confusion import confusion_matrix
+
 
 class ClassificationScores(NamedTuple):
     """`accuracy` and `macro_f1` are fractions in [0, 1], `nll` a mean in nats."""
@@ -31,8 +33,7 @@ def classification_scores(
     """
     predicted = logits.argmax(axis=1)
     classes = logits.shape[1]
-    confusion = np.bincount(labels * classes + predicted, minlength=classes * classes)
-    confusion = confusion.reshape(classes, classes)
+    confusion = confusion_matrix(labels, predicted, classes)
     hits = np.diag(confusion)
     occurrences = confusion.sum(axis=0) + confusion.sum(axis=1)
     f1 = 2 * hits[occurrences > 0] / occurrences[occurrences > 0]

@@ -5,30 +5,32 @@ Shapes: B images at a time, C channels, H height, W width, K classes.
 
 import csv
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from data.images import Named, named_images
-from models.classifier_file import TrainedClassifier, load_classifier
-from models.encoders import InputContract
+from data.images import named_images
+from downstream.classify import AT_ONCE, classify, open_classifier, square_side
+from downstream.output_files import check_output_file, create_table
+from models.classifier_file import TrainedClassifier
 from training.errors import InputError
+from training.signals import StopRequest
 
 ABSTAINED = "?"
-_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """How many images there were, and the first that could not be used with its reason."""
+    """How many images there were, and the first that could not be used with its reason.
+
+    Fields:
+        stopped: a signal ended it before the last image.
+    """
 
     images: int
     failed: int
     abstained: int
     first_failure: str | None
+    stopped: bool
 
 
 def predict(
@@ -37,7 +39,7 @@ def predict(
     out: Path,
     *,
     fit: bool = False,
-    accuracy: str | None = None,
+    accuracy: float | None = None,
     overwrite: bool = False,
     allow_external: bool = False,
 ) -> Predicted:
@@ -53,37 +55,37 @@ def predict(
         place: a folder of images, an image, or a pattern of shards.
         fit: bring images to the size and the channels that the model takes: the largest square
             from the middle is scaled.
-        accuracy: of the model's calibration, such as "0.95": below the confidence that gave it,
-            the prediction is "?".
+        accuracy: one that the model's calibration knows, such as 0.95: below the confidence that
+            gave it, the prediction is "?".
     Raises:
         InputError, DataError, ModelError: one line; nothing is written then.
     """
-    if out.exists() and not overwrite:
-        raise InputError(f"--out: {out} exists; give another name or --overwrite")
-    model = load_classifier(model_path, allow_external=allow_external)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    check_output_file(out, overwrite=overwrite)
+    model = open_classifier(model_path, allow_external=allow_external)
     threshold = _threshold(model, model_path, accuracy)
     contract, output = model.header.encoder.input, model.header.output
     images = named_images(
         place,
         channels=contract.channels if fit else None,
-        size=_side(contract, model_path) if fit else None,
+        size=square_side(contract, model_path) if fit else None,
     )
     first = next(images, None)  # says what is wrong with the place before a file is there
+    if first is None:
+        raise InputError(f"{place}: holds no images; give shards that do")
     total = failed = abstained = 0
     first_failure = None
-    with out.open("w", newline="", encoding="utf-8") as file:
+    with StopRequest() as stop, create_table(out) as file:
         table = csv.writer(file)
         table.writerow(["file", "prediction", "confidence", "error", *model.classes])
-        rest = itertools.chain([] if first is None else [first], images)
-        for block in iter(lambda: list(itertools.islice(rest, _AT_ONCE)), []):
-            for name, values, error in _predicted(model, block, contract, device):
+        rest = itertools.chain([first], images)
+        while not stop.requested and (block := list(itertools.islice(rest, AT_ONCE))):
+            found = classify(model, [image for _, image in block])
+            for (name, _), values in zip(block, found, strict=True):
                 total += 1
-                if values is None:
+                if isinstance(values, str):
                     failed += 1
-                    first_failure = first_failure or f"{name}: {error}"
-                    table.writerow([name, "", "", error, *[""] * len(model.classes)])
+                    first_failure = first_failure or f"{name}: {values}"
+                    table.writerow([name, "", "", values, *[""] * len(model.classes)])
                     continue
                 sureness = output.confidences(values[None])
                 confidence = "" if sureness is None else f"{float(sureness):.6f}"
@@ -92,49 +94,15 @@ def predict(
                 said = output.said(values, model.classes) if sure else ABSTAINED
                 table.writerow([name, said, confidence, "", *(f"{v:.6f}" for v in values.tolist())])
             file.flush()
-    return Predicted(total, failed, abstained, first_failure)
+    return Predicted(total, failed, abstained, first_failure, stop.requested)
 
 
-def _predicted(
-    model: TrainedClassifier, block: list[Named], contract: InputContract, device: torch.device
-) -> Iterator[tuple[str, torch.Tensor | None, str]]:
-    """Yield name and values [K], or None and the reason, in the block's order."""
-    wanted = (contract.channels, contract.height, contract.width)
-    errors: dict[int, str] = {}
-    pixels = []
-    for place, (_, image) in enumerate(block):
-        if isinstance(image, str):
-            errors[place] = image
-        elif image.shape != wanted:
-            given, takes = ("x".join(map(str, shape)) for shape in (image.shape, wanted))
-            errors[place] = (
-                f"is {given} (channels x height x width), the model takes {takes}; --fit brings "
-                "images to that"
-            )
-        else:
-            pixels.append(torch.from_numpy(np.ascontiguousarray(image)))
-    found = iter(model.values(torch.stack(pixels).to(device)).cpu()) if pixels else iter(())
-    for place, (name, _) in enumerate(block):
-        if place in errors:
-            yield name, None, errors[place]
-        else:
-            yield name, next(found), ""
-
-
-def _threshold(model: TrainedClassifier, path: Path, accuracy: str | None) -> float:
+def _threshold(model: TrainedClassifier, path: Path, accuracy: float | None) -> float:
     if accuracy is None:
         return 0.0
     known = model.header.calibration.abstain_below
-    if accuracy not in known:
-        offered = ", ".join(known) or "none: too few labels were held out, or not of classes"
-        raise InputError(f"--accuracy: found {accuracy}; {path} knows the confidence for {offered}")
-    return known[accuracy]
-
-
-def _side(contract: InputContract, path: Path) -> int:
-    if contract.height != contract.width:
-        raise InputError(
-            f"--fit: {path} takes images of {contract.height} x {contract.width} pixels, which no "
-            "square gives; bring the images to that beforehand"
-        )
-    return contract.height
+    for wanted, threshold in known.items():
+        if float(wanted) == accuracy:
+            return threshold
+    offered = ", ".join(known) or "none: too few labels were held out, or not of classes"
+    raise InputError(f"--accuracy: found {accuracy}; {path} knows the confidence for {offered}")

@@ -3,14 +3,54 @@
 Sizes are CSS pixels. Every figure exists for a wide page and for a narrow one, a phone.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from downstream.report_style import ArmStyle
+from downstream.report_style import LIGHT, ArmStyle
 from downstream.statistics import Interval
+from pages.figures import figure_settings, inline_svg
 
 WIDE, NARROW = 960.0, 340.0
 WIDE_FONT, NARROW_FONT = 14.0, 12.0
+
+
+@dataclass(frozen=True)
+class ThemedFigure:
+    """A figure as inline SVG, for a wide page and for a narrow one."""
+
+    wide: Markup
+    narrow: Markup
+
+
+def themed(
+    name: str,
+    draw: Callable[[bool], Figure],
+    title: str,
+    description: str,
+    *,
+    light: Mapping[str, str] = LIGHT,
+) -> ThemedFigure:
+    """Draw a figure for both widths, in colours that follow the page's theme.
+
+    Args:
+        name: what its ids begin with, its own within the page.
+        draw: given whether the page is narrow.
+        title, description: what announces it.
+        light: role -> colour of the page's light theme.
+    """
+    made = []
+    for narrow, font in ((False, WIDE_FONT), (True, NARROW_FONT)):
+        ids = f"{name}-narrow" if narrow else f"{name}-wide"
+        with figure_settings(salt=ids, font_size=font, grid="y"):
+            figure = draw(narrow)
+            svg = inline_svg(figure, name=ids, title=title, description=description, light=light)
+            made.append(svg)
+    return ThemedFigure(*made)
 
 
 def whisker(axes: Axes, place: float, interval: Interval, style: ArmStyle) -> None:

@@ -3,17 +3,14 @@
 The template escapes every text; only the figures made here are markup.
 """
 
-import base64
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from markupsafe import Markup
-from matplotlib.figure import Figure
 from PIL import Image
 
 from downstream.report_comparisons import (
@@ -22,7 +19,7 @@ from downstream.report_comparisons import (
     labels_saved_figure,
 )
 from downstream.report_curve import Curve, accuracy_figure
-from downstream.report_drawing import NARROW_FONT, WIDE_FONT, count
+from downstream.report_drawing import ThemedFigure, count, themed
 from downstream.report_pretraining import Pretraining, loss_figure
 from downstream.report_study import StudyFiles, comparisons, curves, savings
 from downstream.report_style import DARK, LIGHT
@@ -35,8 +32,8 @@ from downstream.report_tables import (
     saving_lines,
 )
 from downstream.summary import scores_by_arm
-from pages.figures import figure_settings, inline_svg
 from pages.html import render
+from pages.pictures import data_uri
 
 _CONTENTS = (
     ("curve", "Curve"),
@@ -63,14 +60,6 @@ _PICTURE_TEXTS = {
         "Grid of the encoder’s first-layer filters as small grey or coloured squares.",
     ),
 }
-
-
-@dataclass(frozen=True)
-class ThemedFigure:
-    """A figure as inline SVG, for a wide page and for a narrow one."""
-
-    wide: Markup
-    narrow: Markup
 
 
 @dataclass(frozen=True)
@@ -105,7 +94,7 @@ def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, An
         "lead": " ".join(rest),
         "facts": _facts(study, encoders),
         "budget_columns": [f"{count(budget)} labels" for budget in budgets],
-        "curve": _themed(
+        "curve": themed(
             "curve",
             lambda narrow: accuracy_figure(list(arms.values()), narrow=narrow),
             "Accuracy against number of labels",
@@ -116,7 +105,7 @@ def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, An
         ],
         "interval_in_words": _interval_in_words(study),
         "accuracy_lines": accuracy_lines(arms, scores, budgets),
-        "differences": _themed(
+        "differences": themed(
             "differences",
             lambda narrow: differences_figure(compared, narrow=narrow),
             "Paired differences in accuracy",
@@ -142,21 +131,8 @@ def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, An
     }
 
 
-def _themed(
-    name: str, draw: Callable[[bool], Figure], title: str, description: str
-) -> ThemedFigure:
-    made = []
-    for narrow, font in ((False, WIDE_FONT), (True, NARROW_FONT)):
-        ids = f"{name}-narrow" if narrow else f"{name}-wide"
-        with figure_settings(salt=ids, font_size=font, grid="y"):
-            figure = draw(narrow)
-            svg = inline_svg(figure, name=ids, title=title, description=description, light=LIGHT)
-            made.append(svg)
-    return ThemedFigure(*made)
-
-
 def _saved_figure(saving: Saving) -> ThemedFigure:
-    return _themed(
+    return themed(
         "saved",
         lambda narrow: labels_saved_figure(saving, narrow=narrow),
         "Labels saved at each budget",
@@ -221,7 +197,7 @@ def _encoder(number: int, encoder: Pretraining) -> dict[str, Any]:
         "problem": encoder.problem,
         "pictures": [_picture(name, path) for name, path in sorted(encoder.pictures.items())][::-1],
         "losses": losses
-        and _themed(
+        and themed(
             f"losses-{number}",
             lambda narrow: loss_figure(losses, narrow=narrow),
             "Pretraining loss",
@@ -245,8 +221,7 @@ def _picture(name: str, path: Path) -> Picture:
     with Image.open(path) as image:
         width, height = image.size
     caption, alt = _PICTURE_TEXTS.get(name, (f"Preview “{name}”.", f"Grid of images: {name}."))
-    source = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-    return Picture(source, width, height, caption, alt)
+    return Picture(data_uri(content), width, height, caption, alt)
 
 
 def _leaks(leaks: Mapping[str, Any]) -> list[tuple[str, str]]:

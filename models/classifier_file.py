@@ -27,6 +27,7 @@ from models.tensor_file import (
     FileKind,
     TensorFileHeader,
     hash_weights,
+    is_of_kind,
     program_version,
     read_header,
     read_tensor_file,
@@ -145,15 +146,15 @@ class TrainedClassifier(nn.Module):
                 f"images must be uint8 [B, C, H, W], got {images.dtype} {tuple(images.shape)}"
             )
         check_images(self.header.encoder.input, *images.shape[1:])
-        parts = [self._scores(part.float().div_(255)) for part in images.split(_AT_ONCE)]
-        scores = torch.cat(parts) if parts else images.new_zeros(0, len(self.classes)).float()
-        return self.header.output.values(scores / self.header.calibration.temperature)
+        parts = [self(part.float().div_(255)) for part in images.split(_AT_ONCE)]
+        return torch.cat(parts) if parts else images.new_zeros(0, len(self.classes)).float()
 
-    def _scores(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return values [B, K], as `values` does, of float images [B, C, H, W] in [0, 1]."""
         scores: Tensor = self.classifier(pixels)
         if self.header.head.flip_average:
             scores = (scores + self.classifier(pixels.flip(3))) / 2
-        return scores
+        return self.header.output.values(scores / self.header.calibration.temperature)
 
 
 def _expected(header: ClassifierHeader) -> dict[str, Tensor]:
@@ -217,6 +218,11 @@ def save_classifier(
         weights_sha256=hash_weights(tensors),
     )
     write_tensor_file(Path(path), _KIND, tensors, header)
+
+
+def is_classifier(path: Path | str) -> bool:
+    """Whether a file says that it is a classifier, whole or not."""
+    return is_of_kind(Path(path), _KIND)
 
 
 def read_classifier(path: Path | str) -> ClassifierHeader:

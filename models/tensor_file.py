@@ -115,6 +115,15 @@ def read_header(path: Path, kind: FileKind[Header]) -> Header:
     return _read(path, kind, None)[0]
 
 
+def is_of_kind(path: Path, kind: FileKind[Any]) -> bool:
+    """Whether a file says that it is of a kind; what else is in it is not looked at."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return kind.key in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def read_tensor_file(
     path: Path, kind: FileKind[Header], *, check: Callable[[Header], None]
 ) -> tuple[Header, dict[str, Tensor]]:

@@ -18,7 +18,8 @@ examples:
   python -m downstream predict runs/train/model.safetensors 'datasets/mine/test-*.tar' \\
       --out predictions.csv --accuracy 0.95
 
-Exit status: 0 done; 2 bad input, or no image that could be used."""
+Exit status: 0 done, or stopped by SIGTERM or Ctrl-C, which keeps what is there; 2 bad input, or no
+image that could be used."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -39,6 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     predict.add_argument(
         "--accuracy",
         metavar="SHARE",
+        type=float,
         help="abstain (?) below the confidence from which so many were right, such as 0.95",
     )
     predict.add_argument("--overwrite", action="store_true", help="replace the file")
@@ -63,8 +65,9 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         allow_external=args.allow_external,
     )
-    abstained = f", {found.abstained} abstained from" if args.accuracy else ""
-    print(f"wrote {args.out}: {found.images - found.failed} predictions{abstained}")
+    abstained = f", {found.abstained} abstained from" if args.accuracy is not None else ""
+    stopped = "stopped early; " if found.stopped else ""
+    print(f"{stopped}wrote {args.out}: {found.images - found.failed} predictions{abstained}")
     if found.failed:
         print(
             f"warning: {found.failed} of {found.images} images could not be used, the first: "

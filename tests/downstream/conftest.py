@@ -1,17 +1,22 @@
 """Small real data for stage two: scikit-learn's digits, packed, and two encoders for them."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 
 from data.pack import pack
 from data.store import open_store
 from downstream.features import calibrate_batch_norm
-from models.artifact import save_encoder
+from models.artifact import TrainedOn, load_encoder, read_artifact, save_encoder
+from models.classifier_file import Calibration, save_classifier
 from models.encoders import ConvEncoderConfig, InputContract, build_encoder
+from models.heads import Classifier
 
 TRAIN_IMAGES = 1200
 
@@ -52,6 +57,39 @@ def encoders(digits, tmp_path_factory) -> list[Path]:
             config={"seed": seed},
         )
     return paths
+
+
+@pytest.fixture(scope="session")
+def fitted(digits, encoders, tmp_path_factory) -> Path:
+    """A classifier of the digits, named digit 0 to digit 9, about 95 % right."""
+    store = open_store(str(digits / "train-*.tar"))
+    classifier = Classifier(load_encoder(encoders[0]), 10, grid=4)
+    with torch.no_grad():
+        features = classifier.pooled(store.images.float() / 255)
+    mean, std = features.mean(0), features.std(0).clamp_min(1e-3)
+    head = LogisticRegression(C=0.01).fit((features - mean) / std, store.labels)
+    weight = torch.tensor(head.coef_, dtype=torch.float32) / std
+    linear = classifier.head.linear
+    linear.weight.data.copy_(weight)
+    linear.bias.data.copy_(torch.tensor(head.intercept_, dtype=torch.float32) - weight @ mean)
+    path = tmp_path_factory.mktemp("fitted") / "model.safetensors"
+    save_classifier(
+        path,
+        classifier,
+        encoder=read_artifact(encoders[0]),
+        classes=[f"digit {label}" for label in range(10)],
+        calibration=Calibration(temperature=0.8, abstain_below={"0.95": 0.7}, labels=1200),
+        trained_on=TrainedOn(fingerprint=store.fingerprint, images=1200),
+        config={},
+        decisions={},
+    )
+    return path
+
+
+@pytest.fixture
+def fitted_model(fitted, tmp_path) -> Path:
+    """A copy of it in a folder of its own."""
+    return Path(shutil.copy(fitted, tmp_path / "model.safetensors"))
 
 
 @pytest.fixture

@@ -1,6 +1,11 @@
 """`python -m downstream predict`: a prediction for every image that can be used."""
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,7 @@ from downstream.__main__ import main
 from models.artifact import TrainedOn, load_encoder, read_artifact
 from models.classifier_file import Calibration, load_classifier, save_classifier
 from models.heads import Classifier
+from tests.processes import ROOT, environment
 
 CLASSES = tuple(f"digit {number}" for number in range(10))
 
@@ -84,18 +90,68 @@ def test_it_abstains_where_it_is_not_sure_enough(model, digits, tmp_path):
     assert 0 < sum(row["prediction"] == "?" for row in rows) < len(rows)
 
 
+def test_what_cannot_be_read_does_not_end_it(model, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    grey = np.random.default_rng(0).integers(0, 255, (16, 16), np.uint8)
+    for name in ("a.png", "c.png"):
+        Image.fromarray(grey).save(folder / name)
+    (folder / "b.png").symlink_to(tmp_path / "gone.png")
+    os.mkfifo(folder / "b2.png")  # whoever opens it waits for a writer, for ever
+    rows = predicted(tmp_path, model, folder)
+    assert [bool(row["error"]) for row in rows] == [False, True, True, False]
+    assert "cannot be read" in rows[1]["error"]
+    assert "2 of 4 images" in capsys.readouterr().err
+
+
+def test_a_folder_for_the_predictions_is_made(model, digits, tmp_path):
+    out = tmp_path / "deep" / "down" / "predictions.csv"
+    assert main(["predict", str(model), f"{digits}/test-*.tar", "--out", str(out)]) == 0
+    assert len(table(out)) == 597
+
+
+def test_stopped_it_keeps_what_it_has(model, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(photos / "0.png")
+    for number in range(1, 6000):
+        (photos / f"{number}.png").hardlink_to(photos / "0.png")
+    out = tmp_path / "predictions.csv"
+    command = [sys.executable, "-m", "downstream", "predict", str(model), str(photos)]
+    process = subprocess.Popen(
+        [*command, "--out", str(out)],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not (out.exists() and out.stat().st_size > 10_000):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    rows = table(out)
+    assert process.returncode == 0 and said.startswith("stopped early")
+    assert 256 <= len(rows) < 6000 and f"{len(rows)} predictions" in said
+
+
 def test_bad_input_is_told_in_one_line(model, encoders, digits, tmp_path, capsys):
     out = tmp_path / "predictions.csv"
     empty = tmp_path / "empty"
     empty.mkdir()
+    (tmp_path / "notes").write_text("no folder")
 
     def refused(*arguments: object) -> str:
-        assert main(["predict", *map(str, arguments), "--out", str(out)]) == 2
+        assert main(["predict", "--out", str(out), *map(str, arguments)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
     assert "no images found" in refused(model, empty)
+    (tmp_path / "empty.tar").write_bytes(bytes(1024))
+    assert "holds no images" in refused(model, tmp_path / "empty.tar")
     assert "not a trained classifier" in refused(encoders[0], empty)
+    assert "folder" in refused(model, empty, "--out", empty, "--overwrite")
+    assert "notes" in refused(model, f"{digits}/test-*.tar", "--out", tmp_path / "notes" / "a.csv")
     assert "--accuracy" in refused(model, f"{digits}/test-*.tar", "--accuracy", "0.5")
     assert not out.exists()
     out.write_text("precious")

@@ -1,0 +1,74 @@
+"""How alike images are: cosines between their features, along the principal directions of these.
+
+Shapes: N images, B of them at a time, C channels, H height, W width, F features, K directions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.progress import Progress
+from training.randomness import derive_seed
+
+_COMPONENTS = 256
+_FITTED_IMAGES = 4000
+_AT_ONCE = 250
+_STD_FLOOR = 0.1
+
+FeaturesOf = Callable[[Tensor], Tensor]
+"""Features float32 [B, F] of images uint8 [B, C, H, W]."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Maps images to rows of length 1, whose inner products say how alike they are.
+
+    Features are standardized and projected onto their principal directions.
+
+    Fields:
+        mean, scale: [F]; axes: [F, K].
+    """
+
+    features_of: FeaturesOf
+    mean: Tensor
+    scale: Tensor
+    axes: Tensor
+
+    def rows(self, images: Tensor) -> Tensor:
+        """Return rows float32 [B, K], on the CPU, of images uint8 [B, C, H, W]."""
+        features = (self.features_of(images) - self.mean) / self.scale
+        return F.normalize(features @ self.axes, dim=1).cpu()
+
+    def all_rows(self, images: Tensor) -> Tensor:
+        """Return the rows [N, K] of any number of images [N, C, H, W], a block at a time."""
+        rows = []
+        with Progress("computing features", len(images)) as progress:
+            for part in images.split(_AT_ONCE):
+                rows.append(self.rows(part))
+                for _ in part:
+                    progress.step()
+        return torch.cat(rows)
+
+
+def fit_similarity(images: Tensor, features_of: FeaturesOf) -> Similarity:
+    """Return a measure of likeness for images like those of a set, from 4,000 of it at most.
+
+    Args:
+        images: uint8 [N, C, H, W].
+    """
+    count = min(len(images), _FITTED_IMAGES)
+    spread = torch.arange(count) * len(images) // count
+    features = torch.cat([features_of(images[part]) for part in spread.split(_AT_ONCE)])
+    mean = features.mean(dim=0)
+    features -= mean
+    variance = features.square().mean(dim=0)
+    scale = variance.clamp_min(_STD_FLOOR**2 * variance.mean()).clamp_min(1e-12).sqrt()
+    features /= scale
+    kept = min(_COMPONENTS, *features.shape)
+    with torch.random.fork_rng(devices=[]):  # the solver draws where it begins
+        torch.manual_seed(derive_seed(0, "similarity"))
+        _, _, axes = torch.pca_lowrank(features, q=kept, center=False)
+    return Similarity(features_of, mean, scale, axes)
