@@ -20,9 +20,6 @@ from downstream.modes import Auto, DepthSearch, Frozen, Full, Gradual, SingleMod
 from models.outputs import Classes
 from training.randomness import derive_seed
 
-# A way that costs more is taken for a gain that is more than chance alone gives half of the time.
-_ERRORS_TO_BE_BETTER = 0.5
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -116,11 +113,9 @@ class Decider:
         if not isinstance(mode, Auto):
             self._try(mode)
         else:
-            many = num_labels >= mode.many_labels
-            if not self._try(Gradual()) and not many:
+            if not self._try(Gradual()) and num_labels < mode.many_labels:
                 self._try(DepthSearch())
-            if many:
-                self._try(Full())
+            self._try(Full())
         assert self._best is not None
         return Chosen(self._best.mode, self._best.attempt, self._best.logits, self._labels)
 
@@ -169,7 +164,7 @@ class Decider:
             difference = worth - self._attempts.worth(best.logits, labels)
             gain = float(difference.mean())
             error = float(difference.std(correction=0)) / math.sqrt(len(labels))
-            kept = gain > _ERRORS_TO_BE_BETTER * error
+            kept = gain > 0  # of equals, the first costs the least
         nll = float(output.losses(scored.logits, labels).mean())
         accuracy = float(worth.mean()) if isinstance(output, Classes) else None
         self._say(Decision(scored.attempt, accuracy, nll, gain, error, kept))

@@ -16,7 +16,7 @@ from downstream.inputs import StudyInputs
 from downstream.leaks import check_leaks
 from downstream.metrics import classification_scores
 from downstream.mode_rows import ModeKey, ModeRow, planned_keys
-from downstream.modes import Auto, DepthSearch, Frozen, Gradual
+from downstream.modes import Auto, DepthSearch, FixMatch, Frozen, Gradual, MeanTeacher
 from downstream.modes_config import ModesConfig
 from downstream.runner import run_rows
 from downstream.tasks import chosen_rows
@@ -114,6 +114,8 @@ class ModeBench:
         images = recipe.batch_size * recipe.steps_for(key.budget)
         if isinstance(mode, Auto | Gradual):
             images *= 1 + config.validation.held_out_folds(key.budget)
+        elif isinstance(mode, FixMatch | MeanTeacher):
+            images = config.unfreeze.batch_size * mode.steps * (1 + 2 * mode.ratio)
         elif isinstance(mode, Frozen | DepthSearch):
             images = key.budget
         return TRAINING_PASSES * images * forward_flops(encoder.header)

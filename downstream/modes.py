@@ -128,11 +128,11 @@ class MeanTeacher(_WithUnlabelled):
 
 
 class Auto(_Mode):
-    """Frozen; unfreezing from the top while it pays; else fewer stages; with many labels, all."""
+    """Frozen; unfreezing from the top while it pays; else, on few labels, fewer stages; all."""
 
     kind: Literal["auto"] = "auto"
     many_labels: PositiveInt = Field(
-        1000, description="from so many labels on, training all stages is tried, too"
+        1000, description="from so many labels on, fewer stages are not tried"
     )
 
 

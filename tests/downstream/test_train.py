@@ -90,7 +90,7 @@ def test_a_kept_model_scores_on_the_test_set_as_was_said(config, digits, capsys)
 
 
 def test_automatic_reuse_takes_what_scored_best_and_tells_every_comparison(config, capsys):
-    model = trained(config(), "mode={kind: auto, many_labels: 100}")
+    model = trained(config(), "mode={kind: auto}")
     tried = [json.loads(s) for s in (model.parent / "decisions.jsonl").read_text().splitlines()]
     assert [d["attempt"] for d in tried][:2] == ["frozen", "unfrozen from stage2"]
     assert "all stages trained" in [d["attempt"] for d in tried]
