@@ -83,7 +83,7 @@ class _WithUnlabelled(_Mode):
     """All stages are trained from the head that `frozen` fits, as `unfreeze` says, and on images
     without their labels beside those with."""
 
-    steps: PositiveInt = Field(1000, description="optimizer steps, instead of those of unfreeze")
+    steps: PositiveInt = Field(800, description="optimizer steps, instead of those of unfreeze")
     ratio: PositiveInt = Field(3, description="unlabelled images for each labelled one of a batch")
 
 
@@ -95,7 +95,7 @@ class FixMatch(_WithUnlabelled):
     """
 
     kind: Literal["fixmatch"] = "fixmatch"
-    threshold: float = Field(0.95, ge=0, le=1, description="smallest confidence that counts")
+    threshold: float = Field(0.8, ge=0, le=1, description="smallest confidence that counts")
     weight: float = Field(1.0, ge=0, description="of the unlabelled images' loss")
     strong: AugmentConfig = Field(
         AugmentConfig(
@@ -120,7 +120,7 @@ class MeanTeacher(_WithUnlabelled):
     kind: Literal["mean_teacher"] = "mean_teacher"
     decay: float = Field(0.99, ge=0, lt=1, description="share of the average kept in a step")
     weight: float = Field(
-        10.0, ge=0, description="of the squared distance of the two's probabilities, at full"
+        3.0, ge=0, description="of the squared distance of the two's probabilities, at full"
     )
     ramp_up: float = Field(
         0.3, ge=0, le=1, description="share of the steps in which the weight grows to its full"

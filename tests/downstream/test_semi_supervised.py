@@ -83,7 +83,7 @@ def test_they_gain_from_unlabelled_digits(train, digits, encoders):
     accuracy = {}
     for mode in (
         LinearThenFinetune(),
-        FixMatch(steps=400, strong=NO_FLIP, threshold=0.8),
+        FixMatch(steps=400, strong=NO_FLIP),
         MeanTeacher(steps=400, weight=1, ratio=1),
     ):
         (attempt,) = attempts.of(mode, rows, seed=0)
