@@ -38,6 +38,7 @@ from downstream.modes import (
 from downstream.recipes import Recipe
 from downstream.semi_supervised import SemiSupervisedFit
 from downstream.train_config import TrainConfig
+from downstream.training_pool import training_pool
 from models.head_networks import ConvSpec, HeadSpec, LinearHead, LinearSpec
 from models.heads import Classifier, pooled_shapes
 from models.outputs import Classes, Output
@@ -204,6 +205,7 @@ class Attempts:
             copies=self.config.features.copies,
             class_weights=None if weights is None else weights[None].to(device),
             shapes=shapes,
+            pool=training_pool(self.config, self.encoder, self.data, stages, rows, device),
         )
         classifier = Classifier(
             encoder,

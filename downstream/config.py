@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraint
 
 from data.store import ReadingConfig
 from downstream.features import FeaturesConfig
-from downstream.heads.build import HeadConfig
+from downstream.heads.build import StudyHeadConfig
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.recipes import FitConfig, Recipe
 
@@ -79,7 +79,7 @@ class CurveConfig(BaseModel):
     )
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = ARMS
     features: FeaturesConfig = FeaturesConfig()
-    head: HeadConfig = SoftmaxConfig()
+    head: StudyHeadConfig = SoftmaxConfig()
     scratch: FitConfig = FitConfig()
     finetune: FitConfig = FitConfig(recipe=Recipe(head_steps=50))
     workers: PositiveInt | None = Field(

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from downstream.config import NAME, CurveConfig, Label, StudyDataConfig
 from downstream.features import FeaturesConfig
-from downstream.heads.build import HeadConfig
+from downstream.heads.build import StudyHeadConfig
+from downstream.heads.problems import Inference
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.results import RESULTS, Row, read_rows
 from downstream.statistics import Interval, in_percent, mean_interval
@@ -48,7 +49,7 @@ class DepthConfig(BaseModel):
     features: FeaturesConfig = Field(
         FeaturesConfig(), description="as in a study; the stages are those up to each depth"
     )
-    head: HeadConfig = SoftmaxConfig()
+    head: StudyHeadConfig = SoftmaxConfig()
     workers: PositiveInt | None = Field(
         None, description="processes that fit heads, one thread each; null: one per core"
     )
@@ -70,6 +71,7 @@ class Depth:
     Fields:
         encoder: its label in the config.
         stages: how many are reused; upto: the name of the topmost.
+        inference: of the pretrained encoder's heads.
     """
 
     encoder: str
@@ -77,6 +79,7 @@ class Depth:
     upto: str
     pretrained: Interval
     random: Interval
+    inference: Inference
 
 
 def run_depth(config: DepthConfig, *, overwrite: bool) -> list[Depth] | None:
@@ -112,17 +115,13 @@ def run_depth(config: DepthConfig, *, overwrite: bool) -> list[Depth] | None:
             rows_folder = run_study(study, overwrite=overwrite)
             if rows_folder is None:
                 return None
+            rows = read_rows(rows_folder / RESULTS, Row)
             pretrained, random = (
-                mean_interval(
-                    {
-                        (row.draw, row.seed): row.accuracy
-                        for row in read_rows(rows_folder / RESULTS, Row)
-                        if row.arm == arm
-                    }
-                )
+                mean_interval({(r.draw, r.seed): r.accuracy for r in rows if r.arm == arm})
                 for arm in ("frozen", "random_frozen")
             )
-            depths.append(Depth(label, number, upto, pretrained, random))
+            (inference,) = {row.inference for row in rows if row.arm == "frozen"}
+            depths.append(Depth(label, number, upto, pretrained, random, inference))
     text = json.dumps([asdict(depth) for depth in depths], indent=2) + "\n"
     (folder / "depth.json").write_text(text, encoding="utf-8")
     return depths
@@ -131,12 +130,13 @@ def run_depth(config: DepthConfig, *, overwrite: bool) -> list[Depth] | None:
 def depth_table(depths: list[Depth]) -> str:
     """Return the depths as a Markdown table, in percent."""
     lines = [
-        "| encoder | stages reused | pretrained, % ± 95 % | random, % ± 95 % |",
-        "|---|---|---|---|",
+        "| encoder | stages reused | pretrained, % ± 95 % | random, % ± 95 % | |",
+        "|---|---|---|---|---|",
     ]
     lines += [
         f"| {depth.encoder} | {depth.stages}, up to {depth.upto} "
-        f"| {in_percent(depth.pretrained)} | {in_percent(depth.random)} |"
+        f"| {in_percent(depth.pretrained)} | {in_percent(depth.random)} "
+        f"| {depth.inference} |"
         for depth in depths
     ]
     return "\n".join(lines)

@@ -5,8 +5,6 @@ Shapes: R rows of a split, F features, K features after a transform.
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from downstream.features import (
 )
 from downstream.inputs import LabelledImages
 from downstream.projection import Projection, fit_projection
+from downstream.write_once import write_once
 from models.encoders import Encoder
 
 FITTED_IMAGES = 10_000
@@ -74,7 +73,7 @@ class FeatureCache:
             if projection is not None:
                 blocks = map(projection.apply, blocks)
                 width = projection.directions.shape[1]
-            _write_once(path, lambda file: _write_rows(file, blocks, (len(rows), width)))
+            write_once(path, lambda file: _write_rows(file, blocks, (len(rows), width)))
         # Copy on write: torch has no read-only tensors.
         loaded: NDArray[np.float32] = np.load(path, mmap_mode="c", allow_pickle=False)
         return loaded
@@ -94,7 +93,7 @@ class FeatureCache:
                 components=self.config.components,
             )
             mean, directions = fitted.mean.cpu().numpy(), fitted.directions.cpu().numpy()
-            _write_once(path, lambda file: np.savez(file, mean=mean, directions=directions))
+            write_once(path, lambda file: np.savez(file, mean=mean, directions=directions))
         with np.load(path, allow_pickle=False) as found:
             return Projection(
                 *(torch.from_numpy(found[name]).to(self.device) for name in ("mean", "directions"))
@@ -108,13 +107,18 @@ class FeatureCache:
             change = None if changes is None else changes.at(part, self.device)
             yield extract(encoder, images[part].to(self.device), self.config, change)
 
-    def _path(self, suffix: str, **of: str) -> Path:
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What tells these features of an image from any other features of it, fit for JSON."""
         # std_floor acts after the cache, and how many copies there are is no matter of one.
         settings = self.config.model_dump(mode="json", exclude={"std_floor", "copies"})
-        identity: dict[str, Any] = {"encoder": self.encoder, "features": settings, **of}
+        origin: dict[str, Any] = {"encoder": self.encoder, "features": settings}
         if self.config.transform != "none":
-            identity["fitted on"] = [self.training.fingerprint, FITTED_IMAGES]
-        key = json.dumps(identity, sort_keys=True)
+            origin["fitted on"] = [self.training.fingerprint, FITTED_IMAGES]
+        return origin
+
+    def _path(self, suffix: str, **of: str) -> Path:
+        key = json.dumps({**self.origin, **of}, sort_keys=True)
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}{suffix}"
 
 
@@ -130,26 +134,6 @@ def cache_size(folder: Path) -> str | None:
         return None
     unit, name = (1e9, "GB") if sum(sizes) >= 1e9 else (1e6, "MB")
     return f"features: {len(sizes)} files, {sum(sizes) / unit:.1f} {name} in {folder}"
-
-
-def _write_once(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file, and its folder where it is missing; if another process is first, its stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not by process number: on a shared disk two machines may have the same.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            pass  # others may have read it: a transform that replaced it would not be theirs
-        except OSError:
-            temporary.replace(path)  # the disk has no hard links
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_rows(file: BinaryIO, blocks: Iterable[Tensor], shape: tuple[int, int]) -> None:

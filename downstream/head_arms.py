@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from downstream.config import Arm, CurveConfig
 from downstream.feature_cache import FeatureCache, features_folder
 from downstream.features import calibrate_batch_norm, feature_count
 from downstream.heads.build import head_flops, heads_of
+from downstream.heads.diffusion import Pool
+from downstream.heads.neighbour_graph import NeighbourGraph, OnGraph, open_graph
 from downstream.heads.problems import FittedHead, all_logits
+from downstream.inference import row_inference
 from downstream.inputs import LabelledImages, StudyInputs, fresh_encoder
 from downstream.metrics import classification_scores
 from downstream.results import Row, RowKey
@@ -34,12 +38,14 @@ class FixedFeatures:
 
     Fields:
         rows: ascending rows of the training set [R]; train: [R, F]; test: [M, F].
+        origin: what tells them from other features of the same images, fit for JSON.
         copies: [R, F] each, of changed copies of the training rows.
     """
 
     rows: NDArray[np.int64]
     train: NDArray[np.float32]
     test: NDArray[np.float32]
+    origin: Any
     copies: tuple[NDArray[np.float32], ...] = ()
 
     def labelled(self, rows: NDArray[np.int64]) -> Tensor:
@@ -64,7 +70,8 @@ def fixed_features(
         rows: ascending rows of the training set.
     """
     if arm == "raw_logistic":
-        return FixedFeatures(rows, _pixels(inputs.train, rows), _pixels(inputs.test, None))
+        pixels = _pixels(inputs.train, rows), _pixels(inputs.test, None)
+        return FixedFeatures(rows, *pixels, "pixels")
     if arm == "frozen":
         pretrained = inputs.encoder_of_seed(seed)
         make_encoder, name = pretrained.load, pretrained.sha256
@@ -78,7 +85,29 @@ def fixed_features(
     test = cache.features(inputs.test, np.arange(len(inputs.test)))
     copies = range(config.features.copies)
     changed = tuple(cache.features(inputs.train, rows, copy=number) for number in copies)
-    return FixedFeatures(rows, cache.features(inputs.train, rows), test, changed)
+    train = cache.features(inputs.train, rows)
+    return FixedFeatures(rows, train, test, cache.origin, changed)
+
+
+def image_graph(
+    features: FixedFeatures, inputs: StudyInputs, config: CurveConfig
+) -> NeighbourGraph | None:
+    """Return the graph that the configured head learns on, kept on disk; None where it has none.
+
+    Args:
+        features: those of all training rows.
+    """
+    if not isinstance(config.head, OnGraph):
+        return None
+    transductive = config.head.inference == "transductive"
+    return open_graph(
+        features_folder(config.runs_dir),
+        [features.origin, inputs.train.fingerprint, transductive and inputs.test.fingerprint],
+        features.train,
+        features.test if transductive else None,
+        config.head.graph,
+        std_floor=config.features.std_floor,
+    )
 
 
 def random_encoder(inputs: StudyInputs, config: CurveConfig, seed: int) -> Encoder:
@@ -118,11 +147,12 @@ def head_rows(
     began = time.perf_counter()
     heads: list[FittedHead] = []
     learnt = budget * (1 + len(features.copies))
+    graph = image_graph(features, inputs, config)
     bytes_per_draw = 4 * learnt * max(learnt, features.train.shape[1])
     at_once = max(1, _BYTES_AT_ONCE // bytes_per_draw)
     for first in range(0, len(draws), at_once):
         numbered = dict(enumerate(draws[first : first + at_once], start=first))
-        heads += _fit_draws(numbered, features, inputs, config, device)
+        heads += _fit_draws(numbered, features, graph, inputs, config, device)
     # The test set is read here and nowhere before: all choices are made.
     logits = all_logits(heads, torch.from_numpy(features.test)).numpy()
     seconds = (time.perf_counter() - began) / len(draws)
@@ -138,6 +168,7 @@ def head_rows(
                 **classification_scores(logits[draw], inputs.test.labels.numpy())._asdict(),
                 seconds=seconds,
                 choices=head.choices,
+                inference=row_inference(arm, config, inputs),
             )
         )
     return rows
@@ -150,23 +181,27 @@ def arm_flops(key: RowKey, inputs: StudyInputs, config: CurveConfig) -> int:
     learnt = key.budget * (1 + config.features.copies)
     if key.arm == "raw_logistic":
         features, learnt = inputs.train.images[0].numel(), key.budget
-    return head_flops(config.head, learnt, features, inputs.classes)
+    images = len(inputs.train) + len(inputs.test)
+    return head_flops(config.head, learnt, features, inputs.classes, images)
 
 
 def _fit_draws(
     draws: Mapping[int, NDArray[np.int64]],
     features: FixedFeatures,
+    graph: NeighbourGraph | None,
     inputs: StudyInputs,
     config: CurveConfig,
     device: torch.device,
 ) -> Sequence[FittedHead]:
-    labels = torch.stack([inputs.train.labels[torch.from_numpy(rows)] for rows in draws.values()])
+    rows = torch.from_numpy(np.stack(list(draws.values())))
+    labels = inputs.train.labels[rows]
     return heads_of(
-        torch.stack([features.labelled(rows) for rows in draws.values()]).to(device),
+        torch.stack([features.labelled(own) for own in draws.values()]).to(device),
         labels.to(device),
         config.head,
         classes=inputs.classes,
         std_floor=config.features.std_floor,
         fold_seeds=[derive_seed(config.seed, "head/folds", draw) for draw in draws],
         copies=len(features.copies),
+        pool=None if graph is None else Pool(graph, rows),
     )

@@ -5,15 +5,21 @@ from typing import Any
 
 from downstream.config import Arm, CurveConfig
 from downstream.head_arms import CALIBRATION_IMAGES
-from downstream.heads.build import HeadConfig
+from downstream.heads.build import StudyHeadConfig
 from downstream.heads.discriminant import DiscriminantConfig
+from downstream.heads.label_propagation import LabelPropagationConfig
 from downstream.heads.logistic import LogisticConfig
 from downstream.heads.mlp import MlpConfig
+from downstream.heads.neighbour_graph import OnGraph
 from downstream.heads.neighbours import NeighboursConfig
+from downstream.heads.poisson import PoissonConfig
 from downstream.heads.prototypes import PrototypesConfig
+from downstream.heads.pseudo_labels import PseudoLabelsConfig
 from downstream.heads.ridge import RidgeConfig
+from downstream.heads.smoothed import SmoothedConfig
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.heads.svm import SvmConfig
+from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.leaks import Leaks
 from downstream.recipes import FitConfig
 
@@ -24,32 +30,27 @@ def arm_notes(arm: Arm, config: CurveConfig, environment: Mapping[str, Any]) -> 
     """Return how an arm was run, in sentences."""
     match arm:
         case "frozen":
-            return [_head("the frozen pretrained encoder's features", config), _seen(environment)]
+            notes = [_head("the frozen pretrained encoder's features", config)]
         case "random_frozen":
-            return [
+            notes = [
                 _head("the features of the same encoder with fresh weights", config),
                 f"Its batch norms have the statistics of {CALIBRATION_IMAGES:,} unlabelled "
                 "training images, which makes the control as strong as it can be.",
-                "Inductive: no test image was seen before the final scores.",
             ]
         case "raw_logistic":
-            return [
-                _head(_PIXELS, config),
-                "Inductive: no test image was seen before the final scores.",
-            ]
+            notes = [_head(_PIXELS, config)]
         case "scratch":
-            return [
+            notes = [
                 "All weights are fresh; architecture, augmentation and training code are those of "
                 "the fine-tuned arm.",
                 _recipe(config.scratch),
-                "Inductive: no test image was seen before the final scores.",
             ]
         case "finetuned":
-            return [
+            notes = [
                 "All weights of the pretrained encoder are trained further under a new head.",
                 _recipe(config.finetune),
-                _seen(environment),
             ]
+    return [*notes, _seen(arm, config, environment)]
 
 
 def study_notes(config: CurveConfig, environment: Mapping[str, Any], leaks: Leaks) -> list[str]:
@@ -94,16 +95,21 @@ def _head(features: str, config: CurveConfig) -> str:
     through = ""
     if config.features.transform != "none" and features != _PIXELS:
         through = f", by {config.features.transform} on unlabelled training images"
-    if config.features.copies and features != _PIXELS:
+    learns_from_copies = not isinstance(config.head, OnGraph) or config.head.kind == "smoothed"
+    if config.features.copies and features != _PIXELS and learns_from_copies:
         through += f", with {config.features.copies} changed copies of each labelled image"
-    return (
-        f"{name} on {features}{through}, standardized by the N labelled images; {choices} chosen "
-        f"{how} inside the N labels. Inductive."
-    )
+    text = f"{name} on {features}{through}"
+    if isinstance(config.head, OnGraph):
+        text += ", of all training images"
+        if config.head.inference == "transductive":
+            text += " and all test images"
+    else:
+        text += ", standardized by the N labelled images"
+    return f"{text}; {choices} chosen {how} inside the N labels." if choices else f"{text}."
 
 
-def _in_words(head: HeadConfig) -> tuple[str, str]:
-    """Return what a head is, and what it chooses."""
+def _in_words(head: StudyHeadConfig) -> tuple[str, str]:
+    """Return what a head is, and what it chooses, if anything."""
     match head:
         case SoftmaxConfig():
             return (
@@ -130,6 +136,21 @@ def _in_words(head: HeadConfig) -> tuple[str, str]:
                 f"A network with a hidden layer of {head.hidden}",
                 f"weight decay (of {len(head.weight_decays)}) and early stopping",
             )
+        case SmoothedConfig():
+            return (
+                "A linear softmax head averaged with labels propagated to the nearest training "
+                "images",
+                "L2 strength and early stopping",
+            )
+        case PseudoLabelsConfig():
+            return (
+                "Ridge regression on labels and propagated pseudo-labels",
+                f"the weight of a label (of {len(head.label_weights)})",
+            )
+        case LabelPropagationConfig():
+            return "Label propagation", ""
+        case PoissonConfig():
+            return "Poisson learning", ""
 
 
 def _recipe(settings: FitConfig) -> str:
@@ -144,9 +165,13 @@ def _recipe(settings: FitConfig) -> str:
     )
 
 
-def _seen(environment: Mapping[str, Any]) -> str:
-    """Whether pretraining has seen the test images."""
-    test = environment["data"]["test"]["fingerprint"]
-    if any(e["trained_on"]["fingerprint"] == test for e in environment["encoders"]):
-        return "Transductive: pretraining has seen the test images, without labels."
-    return "Inductive: no test image was seen before the final scores."
+def _seen(arm: Arm, config: CurveConfig, environment: Mapping[str, Any]) -> str:
+    """Whether the test images were seen before they were scored, and by what."""
+    saw_test = pretraining_saw_test(environment)
+    if arm_inference(arm, config, saw_test=saw_test) == "inductive":
+        return "Inductive: no test image was seen before the final scores."
+    own = arm_inference(arm, config, saw_test=False) == "transductive"
+    return (
+        f"Transductive: {'the head' if own else 'pretraining'} has seen the test images, without "
+        "labels."
+    )

@@ -104,7 +104,7 @@ def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, An
             (curve.style.label, arm, summary["arm_notes"][arm]) for arm, curve in arms.items()
         ],
         "interval_in_words": _interval_in_words(study),
-        "accuracy_lines": accuracy_lines(arms, scores, budgets),
+        "accuracy_lines": accuracy_lines(arms, summary["inference"], scores, budgets),
         "differences": themed(
             "differences",
             lambda narrow: differences_figure(compared, narrow=narrow),

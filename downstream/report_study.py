@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ class StudyFiles:
     def styles(self) -> dict[str, ArmStyle]:
         """Style of each arm that has rows, pretrained arms first."""
         styles = arm_styles(list(self.summary["arms"]))
+        for arm, word in self.summary["inference"].items():
+            if word == "transductive":  # what figures say of none is inductive
+                styles[arm] = replace(styles[arm], label=f"{styles[arm].label}, {word}")
         return dict(sorted(styles.items(), key=lambda entry: not entry[1].pretrained))
 
 

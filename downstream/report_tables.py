@@ -40,9 +40,15 @@ class Line:
 
 
 def accuracy_lines(
-    arms: Mapping[str, Curve], scores: Mapping[str, Mapping[int, Scores]], budgets: Sequence[int]
+    arms: Mapping[str, Curve],
+    inference: Mapping[str, str],
+    scores: Mapping[str, Mapping[int, Scores]],
+    budgets: Sequence[int],
 ) -> list[Line]:
-    """Mean accuracy and interval of each arm; the best of a budget is strong where it is clear."""
+    """Mean accuracy and interval of each arm, and whether it is inductive or transductive.
+
+    The best of a budget is strong where it is clear.
+    """
     winners = {budget: clear_winner(scores, budget) for budget in budgets}
     return [
         Line(
@@ -52,6 +58,7 @@ def accuracy_lines(
                 for budget in budgets
             ],
             code=arm,
+            below=inference[arm],
         )
         for arm, curve in arms.items()
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from downstream.config import Arm
+from downstream.heads.problems import Inference
 
 RESULTS = "results.jsonl"
 
@@ -34,6 +35,7 @@ class Row:
         seconds: wall-clock time of choosing, fitting and scoring; heads that are fitted together
             share their time equally.
         choices: what was chosen inside the labels, and by which scores.
+        inference: whether the test images were seen, without labels, before they were scored.
     """
 
     arm: Arm
@@ -46,6 +48,7 @@ class Row:
     nll: float
     seconds: float
     choices: dict[str, Any]
+    inference: Inference = "inductive"  # rows of older studies lack it
 
     @property
     def key(self) -> RowKey:

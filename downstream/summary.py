@@ -8,6 +8,7 @@ from typing import Any
 
 from downstream.config import ARMS, Arm, CurveConfig
 from downstream.costs import arm_costs, pretraining_cost
+from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.labels_saved import crossings, labels_saved
 from downstream.leaks import Leaks
 from downstream.notes import arm_notes, study_notes
@@ -67,7 +68,10 @@ def _summary(
     ]
     seeds = [encoder["seed"] for encoder in environment["encoders"]]
     planned = len(planned_rows(config, seeds))
-    text = verdict(comparisons, means)
+    saw_test = pretraining_saw_test(environment)
+    inference = {arm: arm_inference(arm, config, saw_test=saw_test) for arm in means}
+    seen = [arm for arm, word in inference.items() if word == "transductive"]
+    text = verdict(comparisons, means, seen)
     if len(rows) < planned:
         text = f"Unfinished, {len(rows)} of {planned} rows: {text}"
     leaks = Leaks.model_validate(environment["leaks"])
@@ -81,6 +85,7 @@ def _summary(
             arm: {str(budget): asdict(found) for budget, found in means[arm].items()}
             for arm in means
         },
+        "inference": inference,
         "differences": [
             {"arm": c.arm, "control": c.control, "budget": budget, **asdict(found)}
             for c in comparisons
@@ -161,7 +166,12 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     budgets = [str(budget) for budget in summary["budgets"]]
     lines = [["accuracy, % ± 95 %", *(f"{int(budget):,}" for budget in budgets)]]
     for arm, found in summary["arms"].items():
-        lines.append([arm, *(_cell(found.get(budget)) for budget in budgets)])
+        lines.append(
+            [
+                f"{arm}, {summary['inference'][arm]}",
+                *(_cell(found.get(budget)) for budget in budgets),
+            ]
+        )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])

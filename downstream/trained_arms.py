@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from downstream.config import CurveConfig
 from downstream.finetune import Fit, Scored
+from downstream.inference import row_inference
 from downstream.inputs import StudyInputs, fresh_encoder
 from downstream.metrics import classification_scores
 from downstream.recipes import FitConfig, Recipe
@@ -54,6 +55,7 @@ def train_row(
         **scores._asdict(),
         seconds=time.perf_counter() - began,
         choices={**choices, "images": bench.images},
+        inference=row_inference(key.arm, config, inputs),
     )
 
 

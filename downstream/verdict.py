@@ -32,7 +32,11 @@ class Comparison:
     crossings: Sequence[float] = ()
 
 
-def verdict(comparisons: Sequence[Comparison], means: Mapping[Arm, Mapping[int, Interval]]) -> str:
+def verdict(
+    comparisons: Sequence[Comparison],
+    means: Mapping[Arm, Mapping[int, Interval]],
+    transductive: Sequence[Arm] = (),
+) -> str:
     """Return what the study shows, in a few sentences.
 
     The first is about the pretrained arm that was meant to be best, fine-tuned before frozen, and
@@ -42,6 +46,7 @@ def verdict(comparisons: Sequence[Comparison], means: Mapping[Arm, Mapping[int, 
     Args:
         comparisons: those that were run.
         means: mean accuracy of each arm by budget.
+        transductive: arms that have seen the test images, without labels.
     """
     by_arms = {(c.arm, c.control): c for c in comparisons}
     pretrained: tuple[Arm, ...] = ("finetuned", "frozen")
@@ -55,6 +60,10 @@ def verdict(comparisons: Sequence[Comparison], means: Mapping[Arm, Mapping[int, 
     sentences += [
         _standing(by_arms[pair]) for pair in others if pair in by_arms and by_arms[pair] is not main
     ]
+    if transductive:
+        sentences.append(
+            f"Transductive, having seen the test images without labels: {_joined(transductive)}."
+        )
     return " ".join(sentences)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from downstream.config import HEAD_ARMS, CurveConfig
 from downstream.costs import TRAINING_PASSES, forward_flops
-from downstream.head_arms import arm_flops, fixed_features, head_rows
+from downstream.head_arms import arm_flops, fixed_features, head_rows, image_graph
+from downstream.heads.neighbour_graph import OnGraph
 from downstream.inputs import StudyInputs, open_inputs
 from downstream.leaks import check_leaks
 from downstream.plan import Group, draw_rows, planned_rows, row_groups
@@ -36,6 +37,8 @@ class Workbench:
         self.inputs, self.config, self.accelerator = inputs, config, accelerator
         self.draws = draw_rows(inputs, config)
         self._featured = np.unique(np.concatenate(self.draws))
+        if isinstance(config.head, OnGraph):
+            self._featured = np.arange(len(inputs.train))
         self._flops_per_image = forward_flops(inputs.encoders[0].header)
 
     def groups(self) -> Sequence[Group]:
@@ -77,12 +80,14 @@ class Workbench:
         return [encoder.seed for encoder in self.inputs.encoders]
 
     def prepare(self, groups: Sequence[Group]) -> None:
-        """Compute and cache the features that some groups need."""
+        """Compute and cache the features, and the graph of images, that some groups need."""
+        device, on_graph = self.accelerator.device, isinstance(self.config.head, OnGraph)
         for arm, seed in sorted({(group[0].arm, group[0].seed) for group in groups}):
-            if arm in ("frozen", "random_frozen"):
-                fixed_features(
-                    arm, seed, self.inputs, self.config, self._featured, self.accelerator.device
+            if arm in ("frozen", "random_frozen") or (on_graph and arm in HEAD_ARMS):
+                features = fixed_features(
+                    arm, seed, self.inputs, self.config, self._featured, device
                 )
+                image_graph(features, self.inputs, self.config)
 
     def compute(self, group: Group) -> list[Row]:
         """Return the rows of a group."""

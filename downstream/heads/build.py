@@ -8,16 +8,23 @@ from pydantic import Field
 from torch import Tensor
 
 from downstream.heads.attention import AttentionConfig, fit_attention
+from downstream.heads.diffusion import Pool
 from downstream.heads.discriminant import (
     DiscriminantConfig,
     discriminant_flops,
     fit_discriminant,
+)
+from downstream.heads.label_propagation import (
+    LabelPropagationConfig,
+    fit_label_propagation,
+    propagation_flops,
 )
 from downstream.heads.linear import linear_flops
 from downstream.heads.logistic import LogisticConfig, fit_logistic
 from downstream.heads.mlp import MlpConfig, fit_mlp, mlp_flops
 from downstream.heads.multi_label import fit_multi_label
 from downstream.heads.neighbours import NeighboursConfig, fit_neighbours, neighbours_flops
+from downstream.heads.poisson import PoissonConfig, fit_poisson, poisson_flops
 from downstream.heads.problems import ChosenInside, FittedHead, Problems, held_out_folds
 from downstream.heads.prototypes import (
     EuclideanPrototypesConfig,
@@ -25,14 +32,20 @@ from downstream.heads.prototypes import (
     fit_prototypes,
     prototypes_flops,
 )
+from downstream.heads.pseudo_labels import (
+    PseudoLabelsConfig,
+    fit_pseudo_labels,
+    pseudo_labels_flops,
+)
 from downstream.heads.ridge import RidgeConfig, fit_ridge, ridge_flops
 from downstream.heads.ridge_regression import fit_ridge_regression
+from downstream.heads.smoothed import SmoothedConfig, fit_smoothed, smoothed_flops
 from downstream.heads.softmax import SoftmaxConfig, fit_softmax, softmax_flops
 from downstream.heads.svm import SvmConfig, fit_svm
 from models.outputs import Classes, MultiLabel, Output, Regression
 from models.stages import Shape
 
-HeadConfig = Annotated[
+LabelledHead = (
     SoftmaxConfig
     | LogisticConfig
     | RidgeConfig
@@ -40,9 +53,14 @@ HeadConfig = Annotated[
     | DiscriminantConfig
     | PrototypesConfig
     | NeighboursConfig
-    | MlpConfig,
-    Field(discriminator="kind"),
-]
+    | MlpConfig
+)
+GraphHead = SmoothedConfig | PseudoLabelsConfig | LabelPropagationConfig | PoissonConfig
+
+HeadConfig = Annotated[LabelledHead, Field(discriminator="kind")]
+"""Heads that learn from labelled images alone."""
+
+StudyHeadConfig = Annotated[LabelledHead | GraphHead, Field(discriminator="kind")]
 
 ModelHeadConfig = Annotated[
     SoftmaxConfig
@@ -52,7 +70,8 @@ ModelHeadConfig = Annotated[
     | DiscriminantConfig
     | EuclideanPrototypesConfig
     | MlpConfig
-    | AttentionConfig,
+    | AttentionConfig
+    | PseudoLabelsConfig,
     Field(discriminator="kind"),
 ]
 """Heads that are layers of a network, or can be: they need no labelled rows to predict."""
@@ -67,7 +86,7 @@ _WEIGHTED = ("softmax", "logistic", "mlp", "attention")
 def heads_of(
     features: Tensor,
     labels: Tensor,
-    config: HeadConfig | ModelHeadConfig,
+    config: StudyHeadConfig | ModelHeadConfig,
     *,
     classes: int,
     std_floor: float,
@@ -76,6 +95,7 @@ def heads_of(
     copies: int = 0,
     class_weights: Tensor | None = None,
     shapes: Sequence[Shape] = (),
+    pool: Pool | None = None,
 ) -> Sequence[FittedHead]:
     """Fit a head on each of D problems, whose labels are divided into folds where it asks for some.
 
@@ -87,6 +107,7 @@ def heads_of(
         copies: changed copies of each labelled image among the features, after all images.
         class_weights: [D, C], what a label of each class counts, 1 on average; None: all the same.
         shapes: of the stages that the features come from, (C, S, S) each; `attention` reads them.
+        pool: the unlabelled images, for heads on a graph of these.
     """
     output = output or Classes()
     folds = None
@@ -103,12 +124,22 @@ def heads_of(
         labels = torch.cat([labels] * (1 + copies), dim=1)
         folds = None if folds is None else folds.repeat(1, 1 + copies)
     problems = Problems(
-        features, labels, folds, classes, std_floor, output=output, copies=copies, weights=weights
+        features,
+        labels,
+        folds,
+        classes,
+        std_floor,
+        output=output,
+        copies=copies,
+        weights=weights,
+        pool=pool,
     )
     return fit_heads(problems, config, shapes=shapes, seeds=fold_seeds)
 
 
-def check_head(config: HeadConfig | ModelHeadConfig, output_kind: str, *, weighted: bool) -> None:
+def check_head(
+    config: StudyHeadConfig | ModelHeadConfig, output_kind: str, *, weighted: bool
+) -> None:
     """Check that a kind of head can learn what is asked of it.
 
     Raises:
@@ -136,7 +167,7 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
 
 def fit_heads(
     problems: Problems,
-    config: HeadConfig | ModelHeadConfig,
+    config: StudyHeadConfig | ModelHeadConfig,
     *,
     shapes: Sequence[Shape] = (),
     seeds: Sequence[int] | None = None,
@@ -171,10 +202,24 @@ def fit_heads(
             return fit_prototypes(problems, config)
         case NeighboursConfig():
             return fit_neighbours(problems, config)
+        case SmoothedConfig():
+            return fit_smoothed(problems, config)
+        case PseudoLabelsConfig():
+            return fit_pseudo_labels(problems, config)
+        case LabelPropagationConfig():
+            return fit_label_propagation(problems, config)
+        case PoissonConfig():
+            return fit_poisson(problems, config)
 
 
-def head_flops(config: HeadConfig, labels: int, features: int, classes: int) -> int:
-    """Return about how many floating-point operations choosing and fitting one head takes."""
+def head_flops(
+    config: StudyHeadConfig, labels: int, features: int, classes: int, images: int
+) -> int:
+    """Return about how many floating-point operations choosing and fitting one head takes.
+
+    Args:
+        images: how many there are, for heads on a graph of them all.
+    """
     match config:
         case SoftmaxConfig():
             return softmax_flops(config, labels, features, classes)
@@ -190,3 +235,11 @@ def head_flops(config: HeadConfig, labels: int, features: int, classes: int) -> 
             return neighbours_flops(config, labels, features, classes)
         case MlpConfig():
             return mlp_flops(config, labels, features, classes)
+        case SmoothedConfig():
+            return smoothed_flops(config, labels, features, images, classes)
+        case PseudoLabelsConfig():
+            return pseudo_labels_flops(config, labels, images, classes)
+        case LabelPropagationConfig():
+            return propagation_flops(images, config.graph.neighbours, classes)
+        case PoissonConfig():
+            return poisson_flops(images, config.graph.neighbours, classes)

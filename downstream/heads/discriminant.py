@@ -9,14 +9,14 @@ shrinkages.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from downstream.heads.choosing import ascending, choose_inside, linear_head, one_by_one
-from downstream.heads.problems import ChosenInside, LinearScores, Problems
+from downstream.heads.problems import ChosenInside, Inference, LinearScores, Problems
 from downstream.heads.prototypes import class_means
 from downstream.heads.spectrum import Spectrum, spectrum, spectrum_flops
 from downstream.heads.standardize import standardize
@@ -26,6 +26,7 @@ class DiscriminantConfig(ChosenInside):
     """A linear head by discriminant analysis."""
 
     kind: Literal["discriminant"] = "discriminant"
+    inference: ClassVar[Inference] = "inductive"
     shrinkages: Annotated[
         tuple[Annotated[float, Field(gt=0, le=1)], ...], AfterValidator(ascending)
     ] = Field(

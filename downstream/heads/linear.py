@@ -12,7 +12,7 @@ score times the variance along its axis: told so, L-BFGS takes half as many step
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import torch
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from downstream.heads.choosing import Choice, ascending, linear_head
 from downstream.heads.lbfgs import Evaluation, minimize
-from downstream.heads.problems import ChosenInside, LinearScores, Problems
+from downstream.heads.problems import ChosenInside, Inference, LinearScores, Problems
 from downstream.heads.standardize import Standardizer, standardize
 
 _TYPICAL_STEPS = 40
@@ -47,6 +47,7 @@ class SolvedConfig(ChosenInside):
     for any number of features.
     """
 
+    inference: ClassVar[Inference] = "inductive"
     strengths: Strengths
     tolerance: float = Field(
         3e-5, gt=0, description="a head is solved once its gradient is no longer than this"

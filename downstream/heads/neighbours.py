@@ -10,7 +10,7 @@ which temperature, is chosen inside the labels.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from downstream.heads.choosing import ascending, choose_inside, one_by_one
 from downstream.heads.directions import ROWS_AT_ONCE, Directions
-from downstream.heads.problems import ChosenInside, Problems
+from downstream.heads.problems import ChosenInside, Inference, Problems
 from downstream.heads.standardize import standardize
 
 # What every class gets beside its neighbours' votes, of which the nearest has 1.
@@ -30,6 +30,7 @@ class NeighboursConfig(ChosenInside):
     """A head that lets the nearest labelled rows vote."""
 
     kind: Literal["neighbours"] = "neighbours"
+    inference: ClassVar[Inference] = "inductive"
     neighbours: Annotated[tuple[PositiveInt, ...], AfterValidator(ascending)] = Field(
         (1, 3, 5, 10, 20, 50, 100),
         min_length=1,

@@ -9,14 +9,14 @@ held-out loss, to the point where that was: weights from there on are not kept (
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from downstream.heads.choosing import ascending
-from downstream.heads.problems import ChosenInside, Problems
+from downstream.heads.problems import ChosenInside, Inference, Problems
 from models.outputs import Output
 from training.randomness import derive_seed
 from training.schedules import CosineSchedule, multiplier
@@ -33,6 +33,7 @@ Penalties = Annotated[
 class NetworkConfig(ChosenInside):
     """How a small network is trained on fixed features."""
 
+    inference: ClassVar[Inference] = "inductive"
     weight_decays: Penalties = (0.1,)
     dropout: float = Field(0.5, ge=0, lt=1, description="under the last layer")
     steps: PositiveInt = Field(300, description="AdamW steps of the whole cosine schedule")

@@ -4,9 +4,9 @@ Shapes: D problems (draws) of equal size, N labelled rows, F features, M rows to
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
 from data.labels import stratified_folds
+from downstream.heads.diffusion import LabelSet, Pool
+from downstream.heads.neighbour_graph import NeighbourGraph
 from models.outputs import Classes, Output
+
+Inference = Literal["inductive", "transductive"]
+"""Whether a head scores any image, or only those that it had, unlabelled, when it was fitted."""
 
 
 class ChosenInside(BaseModel):
@@ -48,6 +53,7 @@ class Problems:
             of the first copy of each, and so on. Copies share their image's fold.
         weights: float32 [D, N], what each row counts; None: all the same. Their sum is the number
             of labelled images.
+        pool: the unlabelled images beside them, for heads on a graph of these.
     """
 
     features: Tensor
@@ -58,6 +64,19 @@ class Problems:
     output: Output = field(default_factory=Classes)
     copies: int = 0
     weights: Tensor | None = None
+    pool: Pool | None = None
+
+    @property
+    def graph(self) -> NeighbourGraph:
+        """The graph of the pool."""
+        assert self.pool is not None, "heads on a graph are given a pool"
+        return self.pool.graph
+
+    def labelled(self) -> Iterator[LabelSet]:
+        """Yield of each problem which images of the pool are labelled, and how."""
+        assert self.pool is not None, "heads on a graph are given a pool"
+        for rows, labels in zip(self.pool.rows, self.labels.cpu(), strict=True):
+            yield rows, labels[: len(rows)]
 
 
 class FittedHead(Protocol):

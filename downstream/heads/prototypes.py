@@ -7,7 +7,7 @@ Nothing is fitted but the means and one temperature.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from downstream.heads.choosing import choose_inside, linear_head, one_by_one
 from downstream.heads.directions import Directions
-from downstream.heads.problems import ChosenInside, FittedHead, LinearScores, Problems
+from downstream.heads.problems import ChosenInside, FittedHead, Inference, LinearScores, Problems
 from downstream.heads.standardize import standardize
 
 
@@ -24,6 +24,7 @@ class PrototypesConfig(ChosenInside):
     """A head that scores a row by how near it lies to the mean of each class."""
 
     kind: Literal["prototypes"] = "prototypes"
+    inference: ClassVar[Inference] = "inductive"
     distance: Literal["euclidean", "cosine"] = Field(
         "cosine", description="of standardized rows; cosine: of rows scaled to equal length"
     )

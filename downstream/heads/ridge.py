@@ -8,7 +8,7 @@ given a row had it not been there (Allen, 1974; Golub, Heath & Wahba, 1979).
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from downstream.heads.choosing import Choice, ascending, choose, linear_head, unchosen
-from downstream.heads.problems import LinearScores, Problems
+from downstream.heads.problems import Inference, LinearScores, Problems
 from downstream.heads.spectrum import Spectrum, spectrum, spectrum_flops
 from downstream.heads.standardize import standardize
 
@@ -31,6 +31,7 @@ class RidgeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["ridge"] = "ridge"
+    inference: ClassVar[Inference] = "inductive"
     strengths: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(
         (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
         min_length=1,

@@ -9,14 +9,14 @@ then share two matrix products per step, which is what makes hundreds of heads c
 """
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from downstream.heads.problems import ChosenInside, LinearScores, Problems
+from downstream.heads.problems import ChosenInside, Inference, LinearScores, Problems
 from downstream.heads.standardize import standardize
 from training.schedules import CosineSchedule, multiplier
 
@@ -34,6 +34,7 @@ class SoftmaxConfig(ChosenInside):
     """
 
     kind: Literal["softmax"] = "softmax"
+    inference: ClassVar[Inference] = "inductive"
     strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.003, 0.01, 0.03, 0.1, 0.3),
         min_length=1,

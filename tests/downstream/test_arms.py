@@ -91,6 +91,26 @@ def test_a_head_sees_the_labels_of_its_budget_and_no_others(study, arm):
     assert all(row.accuracy < 0.3 for row in elsewhere)
 
 
+@pytest.mark.parametrize("head", ["smoothed", "pseudo_labels", "label_propagation", "poisson"])
+def test_heads_on_a_graph_see_all_images_and_the_labels_of_their_budget(study, head):
+    config, inputs = opened(study(head={"kind": head}))
+    draws = [rows[:20] for rows in draw_rows(inputs, config)]
+    features = fixed_features("frozen", 3, inputs, config, np.arange(1200), CPU)
+
+    def rows(of: StudyInputs) -> list[Row]:
+        return [comparable(r) for r in head_rows("frozen", 20, 3, draws, features, of, config, CPU)]
+
+    honest = rows(inputs)
+    word = "transductive" if head in ("label_propagation", "poisson") else "inductive"
+    assert {row.inference for row in honest} == {word}
+    labels = everything_but(inputs.train.labels, np.concatenate(draws))
+    assert rows(replace(inputs, train=with_labels(inputs.train, labels))) == honest
+    shuffled = inputs.test.labels[torch.randperm(len(inputs.test))]
+    elsewhere = rows(replace(inputs, test=with_labels(inputs.test, shuffled)))
+    assert [row.choices for row in elsewhere] == [row.choices for row in honest]
+    assert all(row.accuracy < 0.3 for row in elsewhere)
+
+
 @pytest.mark.parametrize("arm", ["scratch", "finetuned"])
 def test_trials_are_compared_inside_the_labels(study, accelerator, arm):
     """Of three recipes the only good one is found, by the labels of the budget alone."""
@@ -335,7 +355,9 @@ def test_test_features_do_not_move_the_standardization(study):
     config, inputs = opened(study())
     draws = [rows[:20] for rows in draw_rows(inputs, config)]
     features = fixed_features("frozen", 3, inputs, config, np.unique(np.concatenate(draws)), CPU)
-    twice = FixedFeatures(features.rows, features.train, np.concatenate([features.test] * 2) * 3)
+    twice = FixedFeatures(
+        features.rows, features.train, np.concatenate([features.test] * 2) * 3, ""
+    )
     more = with_labels(inputs.test, inputs.test.labels.repeat(2))
     honest = head_rows("frozen", 20, 3, draws, features, inputs, config, CPU)
     other = head_rows("frozen", 20, 3, draws, twice, replace(inputs, test=more), config, CPU)

@@ -324,7 +324,7 @@ def test_an_arm_without_a_style_is_drawn_and_named(tmp_path):
         tmp_path / "runs/study", [make_encoder(tmp_path / "runs/encoder")], budgets=(50, 100)
     )
     summary = json.loads((folder / "summary.json").read_text())
-    for key in ("arms", "arm_notes"):
+    for key in ("arms", "arm_notes", "inference"):
         summary[key]["<b>$x_1$"] = summary[key]["scratch"]
     summary["costs"]["arms"]["<b>$x_1$"] = summary["costs"]["arms"]["scratch"]
     (folder / "summary.json").write_text(json.dumps(summary))

@@ -134,3 +134,31 @@ def test_a_stopped_study_ends_well_and_says_how_to_go_on(uninterrupted, capsys):
     assert "report.html" in capsys.readouterr().out
     verdict = json.loads((stopped / "summary.json").read_text())["verdict"]
     assert verdict.startswith("Unfinished, ")
+
+
+def test_a_transductive_head_says_so_wherever_its_numbers_are(study, tmp_path, capsys):
+    """All arms with a head on a graph; what it is stands in rows, table, verdict and report."""
+    path = study(
+        head={"kind": "label_propagation"},
+        arms=["frozen", "random_frozen", "raw_logistic", "scratch"],
+        budgets=[20],
+    )
+    assert main(["curve", str(path)]) == 0
+    said = capsys.readouterr().out
+    folder = tmp_path / "runs" / "study"
+    words = {(row.arm, row.inference) for row in read_rows(folder / "results.jsonl", Row)}
+    seen = ("frozen", "random_frozen", "raw_logistic")
+    assert words == {*((arm, "transductive") for arm in seen), ("scratch", "inductive")}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["inference"].items()) == words
+    assert "without labels: frozen, random_frozen and raw_logistic." in summary["verdict"]
+    assert "frozen, transductive" in said and "scratch, inductive" in said
+    page = (folder / "report.html").read_text()
+    assert "pretrained, frozen, transductive" in page
+    assert "Transductive: the head has seen the test images, without labels." in page
+    assert "from scratch, transductive" not in page
+    graphs = list((tmp_path / "runs/.cache/features").glob("*.npz"))
+    assert len(graphs) == 3
+    made = [file.stat().st_mtime_ns for file in graphs]
+    assert main(["curve", str(path), "name=again"]) == 0
+    assert [file.stat().st_mtime_ns for file in graphs] == made

@@ -89,6 +89,20 @@ def test_a_kept_model_scores_on_the_test_set_as_was_said(config, digits, capsys)
     assert header.calibration.labels == 300 and header.calibration.temperature != 1
 
 
+def test_pseudo_labels_of_all_training_images_make_a_kept_model(config, tmp_path, capsys):
+    accuracies = {}
+    for head in ("softmax", "pseudo_labels"):
+        model = trained(config(labels=20), "mode={kind: frozen}", f"head={{kind: {head}}}")
+        accuracies[head] = json.loads((model.parent / "metrics.json").read_text())["accuracy"]
+    assert accuracies["pseudo_labels"] > accuracies["softmax"] + 0.01
+    for head in ("smoothed", "label_propagation", "poisson"):
+        capsys.readouterr()
+        assert main(["train", str(config(name=head)), f"head={{kind: {head}}}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "head" in line and head in line and "pseudo_labels" in line
+        assert not (tmp_path / "runs" / head).exists()
+
+
 def test_automatic_reuse_takes_what_scored_best_and_tells_every_comparison(config, capsys):
     model = trained(config(), "mode={kind: auto}")
     tried = [json.loads(s) for s in (model.parent / "decisions.jsonl").read_text().splitlines()]
