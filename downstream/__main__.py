@@ -8,10 +8,6 @@ from downstream.commands import (
     curve,
     depth,
     embed,
-from downstream.commands import (
-    curve,
-    depth,
-    embed,
     ensemble,
     evaluate,
     export,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from downstream.evaluate import METRICS, Evaluation, Mistake
-from downstream.reliability import BINS, reliability_figure
+from downstream.reliability import BINS
+from downstream.reliability_figure import reliability_figure
 from downstream.report_drawing import count, themed
 from downstream.report_tables import Cell, Line
 from pages import style

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-_BINS = 15
-
 from downstream.confusion import confusion_matrix
+from downstream.reliability import calibration_error, reliability
 
 
 class ClassificationScores(NamedTuple):
@@ -58,7 +57,5 @@ def expected_calibration_error(logits: NDArray[np.float32], labels: NDArray[np.i
         labels: [N], in [0, K).
     """
     probabilities = softmax(logits.astype(np.float64), axis=1)
-    confidence = probabilities.max(axis=1)
-    bins = np.clip(np.ceil(confidence * _BINS).astype(np.int64) - 1, 0, _BINS - 1)
-    excess = confidence - (probabilities.argmax(axis=1) == labels)
-    return float(np.abs(np.bincount(bins, weights=excess)).sum() / len(labels))
+    right = probabilities.argmax(axis=1) == labels
+    return calibration_error(reliability(probabilities.max(axis=1), right))

@@ -15,6 +15,7 @@ import threading
 import traceback
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from data.sources_folder import SOURCE_FORMATS
 from downstream.classify import classify
 from downstream.nearest import Neighbour, TrainingImages
 from models.classifier_file import TrainedClassifier
+from models.outputs import Regression
 from pages import style
 from pages.html import render
 from pages.pictures import thumbnail
@@ -69,17 +71,18 @@ class Predictor:
                 max_pixels=MAX_PIXELS,
                 formats=SOURCE_FORMATS,
             )
-            (probabilities,) = classify(self._model, [image])
+            (values,) = classify(self._model, [image])
             nearest = self._training.nearest(image, NEIGHBOURS) if self._training else []
-        assert not isinstance(probabilities, str)
-        values, places = probabilities.topk(min(_MOST_CLASSES, len(probabilities)))
-        names = self._model.classes
+        assert not isinstance(values, str)
+        names, output = self._model.classes, self._model.header.output
+        confidence = output.confidences(values[None])
+        shares = [] if isinstance(output, Regression) else values.tolist()
+        likeliest = sorted(zip(shares, names, strict=False), key=itemgetter(0), reverse=True)
         return {
-            "prediction": names[int(places[0])],
-            "confidence": float(values[0]),
+            "prediction": output.said(values, names) or "none of the labels",
+            "confidence": None if confidence is None else float(confidence),
             "classes": [
-                {"name": names[place], "probability": value}
-                for value, place in zip(values.tolist(), places.tolist(), strict=True)
+                {"name": name, "probability": share} for share, name in likeliest[:_MOST_CLASSES]
             ],
             "seen": thumbnail(image, side=_PICTURE_SIDE),
             "neighbours": [_described(one) for one in nearest],
