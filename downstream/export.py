@@ -222,6 +222,8 @@ def largest_difference(
 
     Args:
         images: [B, C, H, W]; they are given in batches of several sizes.
+    Raises:
+        ModelError: onnxruntime cannot run it; one line.
     """
     import onnxruntime
 
@@ -234,7 +236,13 @@ def largest_difference(
         part = images[start : start + next(sizes)]
         start += len(part)
         given = part if input_type == "uint8" else part.astype(np.float32) / 255
-        (found,) = session.run(None, {"images": given})
+        try:
+            (found,) = session.run(None, {"images": given})
+        except Exception as error:  # its errors have no class in common
+            reason = " ".join(str(error).split())
+            raise ModelError(
+                f"{path}: onnxruntime takes no {len(part)} images: {reason}"
+            ) from error
         wanted = model.values(torch.from_numpy(part)).numpy()
         # A value that is not a number must not pass for a small difference.
         largest = float(np.maximum(largest, (np.abs(found - wanted) / scales).max()))
