@@ -23,8 +23,10 @@ from data.store_build import decode_all
 from downstream.classify import AT_ONCE, Pixels, classify, open_classifier, square_side
 from downstream.confusion import ClassScores, class_scores, confusion_matrix, wilson_interval
 from downstream.inputs import listed
-from downstream.reliability import Bin, expected_calibration_error, reliability
+from downstream.reliability import Bin, calibration_error, reliability
 from models.classifier_file import ClassifierHeader
+from models.errors import ModelError
+from models.outputs import Classes
 from training.errors import InputError
 from training.signals import StopRequest
 
@@ -109,7 +111,7 @@ class Evaluation:
     @property
     def ece(self) -> float:
         """Expected calibration error over these bins."""
-        return expected_calibration_error(self.bins)
+        return calibration_error(self.bins)
 
     def abstaining(self) -> dict[str, tuple[float, float, float | None]]:
         """For each wanted accuracy that the model knows a threshold for: the threshold, the share
@@ -155,6 +157,11 @@ def evaluate(
         )
     paths = expand_shards(shards)
     model = open_classifier(model_path, allow_external=allow_external)
+    if not isinstance(model.header.output, Classes):
+        raise ModelError(
+            f"{model_path} tells no classes apart, its output is {model.header.output.kind}; "
+            "`python -m downstream train` scores it on data.test"
+        )
     contract = model.header.encoder.input
     size = square_side(contract, model_path) if fit else None
     number = _class_numbers(paths, model.classes, model_path)

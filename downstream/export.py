@@ -1,6 +1,7 @@
 """A trained classifier as an ONNX file, checked against onnxruntime.
 
-Shapes: B images, any number of them, C channels, H height, W width, K classes.
+Shapes: B images, any number of them, C channels, H height, W width, K classes, labels or
+quantities.
 """
 
 import importlib.util
@@ -22,12 +23,13 @@ from data.images import named_images
 from downstream.output_files import check_output_file
 from models.classifier_file import ClassifierHeader, TrainedClassifier, load_classifier
 from models.errors import ModelError
+from models.outputs import Regression
 from training.errors import InputError
 from training.randomness import derive_seed
 
 InputType = Literal["uint8", "float"]
 TOLERANCE = 1e-4
-"""Largest difference of a probability that is put down to rounding."""
+"""Largest difference of a probability, or standardized quantity, that is put down to rounding."""
 _OPSET = 18
 _RANDOM_IMAGES = 64
 _REAL_IMAGES = 256
@@ -41,7 +43,7 @@ class Exported:
 
     Fields:
         random, real: images that were compared.
-        difference: the largest of any probability.
+        difference: the largest of any probability, or standardized quantity.
     """
 
     megabytes: float
@@ -74,9 +76,10 @@ def export_onnx(
 ) -> Exported:
     """Write an ONNX model from `images` [B, C, H, W] to calibrated `probabilities` [B, K].
 
-    Its metadata hold classes, input contract, calibration and the hash of the weights, as JSON. It
-    is compared with the model on random images and on real ones, in batches of several sizes, and
-    appears only if they agree.
+    Of a model of quantities the output is `values`. The metadata hold what the output is, classes,
+    input contract, calibration and the hash of the weights, as JSON. The file is compared with the
+    model on random images and on real ones, in batches of several sizes, and appears only if they
+    agree.
 
     Args:
         input_type: "uint8" takes pixels as they are decoded, "float" such divided by 255.
@@ -104,7 +107,7 @@ def export_onnx(
             found = largest_difference(model, temporary, pixels, input_type)
             if not found <= TOLERANCE:
                 raise ModelError(
-                    f"{model_path}: its ONNX form gives probabilities that differ by {found:.3g} "
+                    f"{model_path}: its ONNX form gives values that differ by {found:.3g} "
                     f"on {name} images, above the {TOLERANCE:g} that rounding explains; nothing "
                     "was written"
                 )
@@ -134,7 +137,7 @@ def _converted(model: TrainedClassifier, path: Path, input_type: InputType) -> b
                 verbose=False,
                 opset_version=_OPSET,
                 input_names=["images"],
-                output_names=["probabilities"],
+                output_names=[_output_name(model.header)],
                 dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             )
     except torch.onnx.errors.OnnxExporterError as error:
@@ -149,9 +152,14 @@ def _converted(model: TrainedClassifier, path: Path, input_type: InputType) -> b
     return bytes(proto.SerializeToString())
 
 
+def _output_name(header: ClassifierHeader) -> str:
+    return "values" if isinstance(header.output, Regression) else "probabilities"
+
+
 def _metadata(header: ClassifierHeader, input_type: InputType) -> dict[str, str]:
     contract = header.encoder.input
     values: dict[str, Any] = {
+        "output": header.output.model_dump(mode="json"),
         "classes": list(header.classes),
         # Mean and deviation are part of the graph: nobody is to apply them twice.
         "input": {
@@ -208,22 +216,34 @@ def _trained_on(header: ClassifierHeader) -> str | None:
 def largest_difference(
     model: TrainedClassifier, path: Path, images: NDArray[np.uint8], input_type: InputType
 ) -> float:
-    """Return how far the probabilities of an ONNX file are from a model's, at most; NaN counts.
+    """Return how far the values of an ONNX file are from a model's, at most; NaN if any is.
+
+    Quantities are compared in units of their standard deviation.
 
     Args:
         images: [B, C, H, W]; they are given in batches of several sizes.
+    Raises:
+        ModelError: onnxruntime cannot run it; one line.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    output = model.header.output
+    scales = np.array(output.scales) if isinstance(output, Regression) else 1.0
     largest = 0.0
     start, sizes = 0, itertools.cycle(_BATCHES)
     while start < len(images):
         part = images[start : start + next(sizes)]
         start += len(part)
         given = part if input_type == "uint8" else part.astype(np.float32) / 255
-        (found,) = session.run(["probabilities"], {"images": given})
-        wanted = model.probabilities(torch.from_numpy(part)).numpy()
+        try:
+            (found,) = session.run(None, {"images": given})
+        except Exception as error:  # its errors have no class in common
+            reason = " ".join(str(error).split())
+            raise ModelError(
+                f"{path}: onnxruntime takes no {len(part)} images: {reason}"
+            ) from error
+        wanted = model.values(torch.from_numpy(part)).numpy()
         # A value that is not a number must not pass for a small difference.
-        largest = float(np.maximum(largest, np.abs(found - wanted).max()))
+        largest = float(np.maximum(largest, (np.abs(found - wanted) / scales).max()))
     return largest

@@ -1,11 +1,13 @@
-"""Scores of class logits against true labels: accuracy, macro F1, likelihood."""
+"""Scores of class logits against true labels: accuracy, macro F1, likelihood, calibration."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from downstream.confusion import confusion_matrix
+from downstream.reliability import calibration_error, reliability
 
 
 class ClassificationScores(NamedTuple):
@@ -42,3 +44,18 @@ def classification_scores(
         macro_f1=float(f1.mean()),
         nll=float(nll.mean()),
     )
+
+
+def expected_calibration_error(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return how far confidences are from the share that is right, a fraction in [0, 1].
+
+    The mean over 15 bins of the confidence, each with the weight of its rows (Guo et al. 2017, "On
+    Calibration of Modern Neural Networks").
+
+    Args:
+        logits: [N, K], unnormalized log-probabilities.
+        labels: [N], in [0, K).
+    """
+    probabilities = softmax(logits.astype(np.float64), axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    return calibration_error(reliability(probabilities.max(axis=1), right))

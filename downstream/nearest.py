@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from data.store import ResidentStore, open_store
 from downstream.classify import Pixels
@@ -40,7 +41,7 @@ class TrainingImages:
 
     def nearest(self, image: Pixels, count: int) -> list[Neighbour]:
         """Return the `count` images, or all where there are fewer, nearest to one [C, H, W]."""
-        row = self.similarity.rows(torch.from_numpy(image)[None])[0]
+        row = F.normalize(self.similarity.rows(torch.from_numpy(image)[None]), dim=1)[0]
         cosines, places = (self.rows @ row).topk(min(count, len(self.rows)))
         return [
             Neighbour(
@@ -86,4 +87,5 @@ def open_training_images(
         shards, on_bad="skip", max_bad_share=1.0, channels=contract.channels, size=side
     )
     similarity = fit_similarity(store.images, head_features(model))
-    return TrainingImages(store, similarity, similarity.all_rows(store.images), model.classes)
+    rows = F.normalize(similarity.all_rows(store.images), dim=1)
+    return TrainingImages(store, similarity, rows, model.classes)

@@ -55,7 +55,7 @@ def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> li
     return found
 
 
-def expected_calibration_error(bins: Sequence[Bin]) -> float:
-    """Mean distance between confidence and accuracy over images, by bin (Naeini et al. 2015)."""
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Mean distance between confidence and accuracy over images, by bin (Guo et al. 2017)."""
     images = sum(one.images for one in bins)
     return sum(one.images * abs(one.confidence - one.accuracy) for one in bins) / images

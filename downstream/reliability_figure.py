@@ -1,4 +1,4 @@
-"""The reliability diagram: accuracy against confidence."""
+"""The reliability diagram: how many images are right, against how sure the model is."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from pages.style import LIGHT
 
 def reliability_figure(bins: Sequence[Bin], *, narrow: bool) -> Figure:
     """Accuracy against confidence with its interval, over how many images each bin holds."""
-    figure = new_figure(NARROW, 420.0) if narrow else new_figure(0.65 * WIDE, 480.0)
+    figure = new_figure(NARROW, 420.0) if narrow else new_figure(WIDE, 520.0)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     places = [100 * one.confidence for one in bins]
     values = [100 * one.accuracy for one in bins]

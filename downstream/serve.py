@@ -1,8 +1,8 @@
-"""A small local page: images are dropped on it, predictions and nearest training images come back.
+"""The server of a small local page: images are dropped on it, predictions come back.
 
-The server trusts nobody: it takes requests for its own name only (a page elsewhere whose name is
-made to point here would otherwise be let in), answers POST with image bytes alone, reads no more
-than a limit, and looks at an image's size before it is decoded.
+It trusts nobody: it takes requests for its own name only (a page elsewhere whose name is made to
+point here would otherwise be let in), answers POST of image bytes alone, and reads no more than a
+limit.
 """
 
 import base64
@@ -11,7 +11,6 @@ import ipaddress
 import json
 import socket
 import sys
-import threading
 import traceback
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,71 +18,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from data.decode import decode_image
 from data.errors import DataError
-from data.sources_folder import SOURCE_FORMATS
-from downstream.classify import classify
-from downstream.nearest import Neighbour, TrainingImages
-from models.classifier_file import TrainedClassifier
+from downstream.predictor import Predictor
 from pages import style
 from pages.html import render
-from pages.pictures import thumbnail
 from training.environment import project_version
 from training.errors import InputError
 
 MAX_BODY_BYTES = 16 * 2**20
-MAX_PIXELS = 2**25
-NEIGHBOURS = 8
-_MOST_CLASSES = 5
-_PICTURE_SIDE = 160
+_MOST_DIGITS = 20
 _TEMPLATES = Path(__file__).with_name("templates")
 _TYPES = ("image/", "application/octet-stream")
-
-
-class Predictor:
-    """What the page asks for: a model's answer to an image file.
-
-    Args:
-        side: of the square images that the model takes.
-        training: where nearest images come from; None: there are none.
-    """
-
-    def __init__(
-        self, model: TrainedClassifier, side: int, training: TrainingImages | None
-    ) -> None:
-        self._model, self._side, self._training = model, side, training
-        self._one_at_a_time = threading.Lock()  # so that memory does not grow with the requests
-
-    def answer(self, data: bytes) -> dict[str, Any]:
-        """Return the answer to an encoded image, as JSON values.
-
-        Raises:
-            DataError: it cannot be decoded, or is too large; one line.
-        """
-        with self._one_at_a_time:
-            image = decode_image(
-                data,
-                "",
-                channels=self._model.header.encoder.input.channels,
-                size=self._side,
-                max_pixels=MAX_PIXELS,
-                formats=SOURCE_FORMATS,
-            )
-            (probabilities,) = classify(self._model, [image])
-            nearest = self._training.nearest(image, NEIGHBOURS) if self._training else []
-        assert not isinstance(probabilities, str)
-        values, places = probabilities.topk(min(_MOST_CLASSES, len(probabilities)))
-        names = self._model.classes
-        return {
-            "prediction": names[int(places[0])],
-            "confidence": float(values[0]),
-            "classes": [
-                {"name": names[place], "probability": value}
-                for value, place in zip(values.tolist(), places.tolist(), strict=True)
-            ],
-            "seen": thumbnail(image, side=_PICTURE_SIDE),
-            "neighbours": [_described(one) for one in nearest],
-        }
 
 
 class PredictionServer(ThreadingHTTPServer):
@@ -179,10 +124,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not (length.isascii() and length.isdigit()):
             self.send_error(HTTPStatus.LENGTH_REQUIRED, "the request does not say how long it is")
             return
-        if int(length) > MAX_BODY_BYTES:
+        if len(length) > _MOST_DIGITS or int(length) > MAX_BODY_BYTES:
             self.send_error(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"{length} bytes are above the limit of {MAX_BODY_BYTES}",
+                f"the image is above the limit of {MAX_BODY_BYTES} bytes",
             )
             return
         data = self.rfile.read(int(length))
@@ -249,15 +194,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _described(neighbour: Neighbour) -> dict[str, Any]:
-    return {
-        "key": neighbour.key,
-        "label": neighbour.label,
-        "cosine": neighbour.cosine,
-        "image": thumbnail(neighbour.pixels, side=_PICTURE_SIDE),
-    }
 
 
 def _line(values: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""How alike images are: cosines between their features, along the principal directions of these.
+"""How alike images are: distances and cosines between their features along principal directions.
 
 Shapes: N images, B of them at a time, C channels, H height, W width, F features, K directions.
 """
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from data.progress import Progress
 from training.randomness import derive_seed
@@ -24,7 +23,7 @@ FeaturesOf = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Similarity:
-    """Maps images to rows of length 1, whose inner products say how alike they are.
+    """Maps images to rows whose distances say how alike they are.
 
     Features are standardized and projected onto their principal directions.
 
@@ -40,7 +39,7 @@ class Similarity:
     def rows(self, images: Tensor) -> Tensor:
         """Return rows float32 [B, K], on the CPU, of images uint8 [B, C, H, W]."""
         features = (self.features_of(images) - self.mean) / self.scale
-        return F.normalize(features @ self.axes, dim=1).cpu()
+        return (features @ self.axes).cpu()
 
     def all_rows(self, images: Tensor) -> Tensor:
         """Return the rows [N, K] of any number of images [N, C, H, W], a block at a time."""

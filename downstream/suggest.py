@@ -27,6 +27,7 @@ from models.artifact import load_encoder
 from models.classifier_file import TrainedClassifier, is_classifier, load_classifier
 from models.encoders import InputContract, check_images
 from models.errors import ModelError
+from models.outputs import Classes
 from training.errors import InputError
 from training.randomness import derive_seed
 
@@ -91,10 +92,11 @@ def suggest(
     check_output_file(out, overwrite=overwrite)
     asked = _open(path, allow_external=allow_external)
     model = asked.model
-    if by == "uncertainty" and model is None:
+    tells_classes = model is not None and isinstance(model.header.output, Classes)
+    if by == "uncertainty" and not tells_classes:
         raise InputError(
-            f"--by: uncertainty asks a classifier, and {path} is an encoder; give a "
-            "model.safetensors, or --by typicality"
+            f"--by: uncertainty asks a model of classes, which {path} is not; give a "
+            "model.safetensors that is, or --by typicality"
         )
     paths = expand_shards(shards)
     contract = asked.contract
@@ -122,7 +124,7 @@ def suggest(
         raise InputError(f"--labelled: all {len(samples)} images have a label; nothing to suggest")
     if by == "auto":
         by = "typicality"
-        if model is not None:
+        if model is not None and tells_classes:
             seen = max(len(known), model.header.trained_on.images)
             if seen >= LABELS_FOR_UNCERTAINTY * len(model.classes):
                 by = "uncertainty"

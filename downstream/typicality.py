@@ -38,7 +38,7 @@ def most_typical(
     of the cluster.
 
     Args:
-        rows: [N, K], of length 1; count: at most the number of rows without a label.
+        rows: [N, K]; count: at most the number of rows without a label.
         labelled: rows that have a label.
     """
     clusters = min(len(labelled) + count, _MOST_CLUSTERS, len(rows))

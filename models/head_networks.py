@@ -158,7 +158,7 @@ class AttentionHead(nn.Module):
         for part, shape, query, place in zip(
             features.split(sizes, dim=1), self.shapes, self.queries, self.places, strict=True
         ):
-            maps = part.view(len(part), shape[0], -1)
+            maps = part.unflatten(1, (shape[0], -1))
             attention = (query @ maps + place).softmax(dim=2)
             pooled.append((attention @ maps.mT).flatten(1))
         return self.linear(self.dropout(torch.cat(pooled, dim=1)))
@@ -226,7 +226,7 @@ class ConvHead(nn.Module):
         _glorot(self.linear, generator)
 
     def forward(self, features: Tensor) -> Tensor:
-        maps = self.stages(features.view(len(features), *self.shape))
+        maps = self.stages(features.unflatten(1, self.shape))
         return self.linear(self.dropout(F.adaptive_avg_pool2d(maps, self.grid).flatten(1)))
 
 

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     )
     real = f"{done.real} real ones" if done.real else "no real ones: --images names some"
     print(
-        f"wrote {args.onnx}, {done.megabytes:.1f} MB; in onnxruntime its probabilities differ from "
+        f"wrote {args.onnx}, {done.megabytes:.1f} MB; in onnxruntime its values differ from "
         f"the model's by at most {done.difference:.2g} on {done.random} random images and {real}"
     )
     return 0

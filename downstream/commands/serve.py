@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
     from downstream.classify import open_classifier, square_side
     from downstream.nearest import open_training_images
-    from downstream.serve import PredictionServer, Predictor
+    from downstream.predictor import Predictor
+    from downstream.serve import PredictionServer
 
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

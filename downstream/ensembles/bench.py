@@ -25,9 +25,8 @@ from downstream.ensembles.soup import GreedySoup
 from downstream.head_arms import FixedFeatures, fixed_features
 from downstream.inputs import StudyInputs, open_inputs
 from downstream.leaks import check_leaks
-from downstream.metrics import classification_scores
+from downstream.metrics import classification_scores, expected_calibration_error
 from downstream.plan import draw_rows
-from downstream.reliability import expected_calibration_error, reliability
 from training.errors import InputError
 
 if TYPE_CHECKING:
@@ -226,6 +225,5 @@ class _Scores(NamedTuple):
 
 def _scores(logits: Tensor, labels: Tensor) -> _Scores:
     scores = classification_scores(logits.numpy(), labels.numpy())
-    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
-    bins = reliability(confidence.numpy(), (predicted == labels).numpy())
-    return _Scores(scores.accuracy, scores.nll, expected_calibration_error(bins))
+    error = expected_calibration_error(logits.numpy(), labels.numpy())
+    return _Scores(scores.accuracy, scores.nll, error)

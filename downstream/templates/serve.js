@@ -64,7 +64,8 @@ async function show(file, card) {
   const name = classed("file", element("p", file.name));
   try {
     const answer = await ask(file);
-    const said = element("h2", `${answer.prediction}, ${percent(answer.confidence)}`);
+    const sureness = answer.confidence === null ? [] : [percent(answer.confidence)];
+    const said = element("h2", [answer.prediction, ...sureness].join(", "));
     card.replaceChildren(
       element("div", "", [picture(answer.seen, `${file.name} as the model sees it`)]),
       element("div", "", [said, name, bars(answer.classes)]),

@@ -14,8 +14,11 @@ from data.store import open_store
 from downstream.__main__ import main
 from downstream.confusion import wilson_interval
 from downstream.evaluation_page import DARK, DEEPEST, LIGHT
-from downstream.reliability import expected_calibration_error, reliability
-from models.classifier_file import load_classifier
+from downstream.reliability import calibration_error, reliability
+from models.artifact import TrainedOn, load_encoder, read_artifact
+from models.classifier_file import Calibration, load_classifier, save_classifier
+from models.heads import Classifier
+from models.outputs import MultiLabel
 from tests.html_pages import Page, assert_needs_no_network, contrast
 
 
@@ -176,6 +179,23 @@ def test_calibration_error_of_known_confidences():
     right = np.r_[np.arange(100) < 60, np.arange(100) < 70]
     bins = reliability(confidence, right)
     assert [one.images for one in bins] == [100, 100]
-    assert expected_calibration_error(bins) == pytest.approx(0.1)
+    assert calibration_error(bins) == pytest.approx(0.1)
     # As published for 81 of 100 (Wilson, without continuity correction).
     assert wilson_interval(81, 100) == pytest.approx((0.7222, 0.8749), abs=1e-4)
+
+
+def test_a_model_that_tells_no_classes_apart_is_refused(encoders, digits, tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    save_classifier(
+        path,
+        Classifier(load_encoder(encoders[0]), 3, output=MultiLabel()),
+        encoder=read_artifact(encoders[0]),
+        classes=["round", "straight", "open"],
+        calibration=Calibration(),
+        trained_on=TrainedOn(fingerprint="ab", images=50),
+        config={},
+        decisions={},
+    )
+    assert main(["evaluate", str(path), f"{digits}/test-*.tar"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line and "multi_label" in line

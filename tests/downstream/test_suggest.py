@@ -115,7 +115,7 @@ def test_rows_that_are_all_the_same_do_not_stop_it():
     ("arguments", "words"),
     [
         (["--count", "0"], ["--count", "0"]),
-        (["--by", "uncertainty"], ["--by", "encoder", "model.safetensors"]),
+        (["--by", "uncertainty"], ["--by", "3.safetensors", "model of classes"]),
         (["--labelled", "nowhere.csv"], ["--labelled", "nowhere.csv"]),
         (["--labelled", "odd.csv"], ["odd.csv line 3", "'no-such-key'"]),
         (["--labelled", "columns.csv"], ["columns.csv", "column key"]),
