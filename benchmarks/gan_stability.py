@@ -3,7 +3,7 @@
     python -m benchmarks.gan_stability datasets/fashion-mnist-mini [key=value ...] [--seeds 20]
 
 Trains the preset (default: `configs/pretrain/gan_non_saturating.yaml`) once for each seed as it is,
-and as often broken on purpose, in turn by
+and once broken on purpose, from seed to seed in turn by
 
 - a learning rate thirty times as high for both players,
 - a generator that is not trained,
@@ -98,8 +98,7 @@ def main() -> int:
     done = {(row["broken"], row["seed"]): row["health"] for row in map(json.loads, lines)}
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     names = list(BREAKAGES)
-    plan = [(None, seed) for seed in seeds]
-    plan += [(names[seed % len(names)], seed) for seed in seeds]
+    plan = [(broken, seed) for seed in seeds for broken in (None, names[seed % len(names)])]
     for broken, seed in plan:
         if (broken, seed) not in done:
             overrides = [f"data.shards={pattern}", f"seed={seed}", *args.overrides]

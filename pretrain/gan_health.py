@@ -1,4 +1,4 @@
-"""Whether a GAN is well: how its players stand, how good its samples are, and a plain verdict.
+"""Whether a GAN is well: its players, its samples, the features that it keeps; a plain verdict.
 
 Shapes: N images, C channels, H height, W width.
 """
@@ -13,9 +13,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from models.encoders import InputContract
+from models.encoders import Encoder, InputContract
 from pages.files import write_file
 from pretrain.adversarial import AdversarialLossConfig, told_apart
+from pretrain.feature_rank import FeatureRank, RankMeasure
 from pretrain.gan_pictures import fixed_codes
 from pretrain.held_out import Rows
 from pretrain.objective import to_float
@@ -42,6 +43,10 @@ _ONE_IMAGE = 0.1
 # Samples that lie elsewhere hit few clusters however varied they are.
 _ELSEWHERE = 1.0
 _ALIKE = 0.5
+# Of the same encoder with fresh weights. As it is it had 1.01 to 1.05 (seeds 100 to 102); at thirty
+# times the rate 0.19 to 0.55 (seeds 100 to 103), two of them with samples that were well. The least
+# of a healthy run was 0.76, of gan_residual.yaml after 200 steps.
+_FEW_DIRECTIONS = 0.65
 
 _PREFIX = "gan/"
 _AT_ONCE = 500
@@ -62,6 +67,9 @@ class Players(Protocol):
 
     def judge(self, images: Tensor, codes: Tensor | None = None) -> Tensor:
         """Return the discriminator's logits [N]."""
+
+    def exported(self) -> Encoder:
+        """Return the encoder that is kept."""
 
 
 @dataclass(frozen=True)
@@ -88,22 +96,26 @@ class Health:
     reason: str
 
 
-def judge_health(standing: Standing, quality: SampleQuality) -> Health:
+def judge_health(standing: Standing, quality: SampleQuality, rank: FeatureRank) -> Health:
     """Return the verdict on a GAN.
 
-    In this order. Diverged: samples are not finite. Mode collapse: they are all alike.
-    Discriminator overpowering: it tells nearly all images right, and samples are far from real
-    ones. Mode collapse: samples leave out most of the real images' clusters, or differ little.
-    Diverged: they are far from real images. A sure discriminator alone is no illness, nor is an
-    even game a sign of health.
+    In this order. Diverged: samples or features are not finite. Mode collapse: samples are all
+    alike. Discriminator overpowering: it tells nearly all images right, and samples are far from
+    real ones. Mode collapse: samples leave out most of the real images' clusters, or differ little.
+    Diverged: they are far from real images; or they are not, but the features have collapsed to few
+    directions. A sure discriminator alone is no illness, nor is an even game a sign of health.
     """
     far = quality.relative_fid > _FAR
     distance = f"relative FID on our encoder {quality.relative_fid:.2f}"
     variety = f"coverage {quality.coverage:.0%}, diversity {quality.diversity:.2f}"
     told = f"it tells {standing.accuracy_real:.0%} of real and {standing.accuracy_fake:.0%} of "
     told += "generated images"
+    directions = f"effective rank of the features {rank.effective_rank:.1f}, "
+    directions += f"{rank.relative_rank:.2f} of fresh weights'"
     if not math.isfinite(quality.relative_fid):
         return Health("diverged", "samples are not finite")
+    if not math.isfinite(rank.effective_rank):
+        return Health("diverged", "the features that are kept are not finite")
     if quality.diversity < _ONE_IMAGE:
         return Health("mode collapse", f"{variety}; {distance}")
     if far and min(standing.accuracy_real, standing.accuracy_fake) >= _SURE:
@@ -113,14 +125,17 @@ def judge_health(standing: Standing, quality: SampleQuality) -> Health:
         return Health("mode collapse", f"{variety}; {distance}")
     if far:
         return Health("diverged", f"{distance}, where {_FAR:g} is far; {variety}")
-    return Health("healthy", f"{distance}, {variety}; the discriminator: {told}")
+    if rank.relative_rank < _FEW_DIRECTIONS:
+        few_directions = f"{directions}, where less than {_FEW_DIRECTIONS:g} is a collapse"
+        return Health("diverged", f"{few_directions}; {distance}, {variety}")
+    return Health("healthy", f"{distance}, {variety}; {directions}; the discriminator: {told}")
 
 
 class GanHealth:
-    """A monitor: accuracies of the discriminator and the quality of samples, and health.json.
+    """A monitor: accuracies of the discriminator, samples, features, and health.json.
 
     The samples are the averaged generator's for codes that stay the same, the accuracies are on
-    those of the generator itself.
+    those of the generator itself. The features are those of the encoder that is kept.
 
     Attributes:
         said: the last verdict, when it was made, and what it rests on; None before the first.
@@ -166,22 +181,24 @@ class GanHealth:
                 f"{_FEWEST} images or more that differ"
             )
         self._quality = QualityMeasure(reference_encoder(reference, contract), real)
+        self._rank = RankMeasure(players.exported(), real)
         self._count = len(real)
         self.said: str | None = None
 
     @property
     def names(self) -> Sequence[str]:
         """The metrics, all behind "gan/"."""
-        return [_PREFIX + each.name for kind in (Standing, SampleQuality) for each in fields(kind)]
+        kinds = (Standing, SampleQuality, FeatureRank)
+        return [_PREFIX + each.name for kind in kinds for each in fields(kind)]
 
     def __call__(self, step: int, trainable: Trainable) -> Mapping[str, float]:
         """Measure, write health.json, and return the metrics."""
         device = next(trainable.parameters()).device
         codes = fixed_codes(self._count, self._latent, device).split(_AT_ONCE)
         quality = self._quality.measure(torch.cat([self._players.sample(c).cpu() for c in codes]))
-        standing = self._standing(codes)
-        values = {**asdict(standing), **asdict(quality)}
-        self._tell(step, judge_health(standing, quality), values)
+        standing, rank = self._standing(codes), self._rank.measure(self._players.exported())
+        values = {**asdict(standing), **asdict(quality), **asdict(rank)}
+        self._tell(step, judge_health(standing, quality, rank), values)
         return {_PREFIX + name: value for name, value in values.items()}
 
     def note_divergence(self, error: str) -> None:

@@ -1,5 +1,6 @@
 """The verdict on a GAN, and runs of one: health, previews, resuming, ranks, divergence."""
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from models.artifact import load_encoder, read_artifact
-from models.encoders import InputContract
+from models.encoders import ConvEncoderConfig, Encoder, InputContract, build_encoder
 from pretrain.__main__ import main
 from pretrain.adversarial import AdversarialLossConfig, NonSaturating, Wasserstein
+from pretrain.feature_rank import FeatureRank
 from pretrain.gan_health import REPORT, GanHealth, Standing, judge_health
 from pretrain.objective import to_float
 from pretrain.sample_quality import SampleQuality
@@ -60,7 +62,25 @@ def quality(relative_fid: float, coverage: float = 0.95, diversity: float = 0.95
 def test_the_verdict_follows_from_players_and_samples(
     how: Standing, samples: SampleQuality, verdict: str, words: list[str]
 ) -> None:
-    health = judge_health(how, samples)
+    health = judge_health(how, samples, FeatureRank(10.0, 1.0))
+    assert health.verdict == verdict
+    assert all(word in health.reason for word in words) and "\n" not in health.reason
+
+
+@pytest.mark.parametrize(
+    ("rank", "samples", "verdict", "words"),
+    [
+        (FeatureRank(9.8, 0.9), quality(0.1), "healthy", ["9.8", "0.90 of fresh weights'"]),
+        (FeatureRank(5.4, 0.55), quality(0.1), "diverged", ["5.4", "0.55", "collapse"]),
+        (FeatureRank(0.0, 0.0), quality(0.1), "diverged", ["0.0"]),
+        (FeatureRank(5.4, 0.55), quality(0.2, coverage=0.2), "mode collapse", ["coverage 20%"]),
+        (FeatureRank(math.nan, math.nan), quality(0.1), "diverged", ["features", "not finite"]),
+    ],
+)
+def test_good_samples_do_not_hide_collapsed_features(
+    rank: FeatureRank, samples: SampleQuality, verdict: str, words: list[str]
+) -> None:
+    health = judge_health(standing(0.85, 0.89), samples, rank)
     assert health.verdict == verdict
     assert all(word in health.reason for word in words) and "\n" not in health.reason
 
@@ -72,6 +92,7 @@ _ORDER = np.random.default_rng(0).permutation(len(_DIGITS.target))
 DIGITS = torch.from_numpy((_DIGITS.images * 255 / 16).astype(np.uint8)[_ORDER, None])
 REAL, OTHERS = DIGITS[:900], DIGITS[900:]
 CONTRACT = InputContract(channels=1, height=8, width=8, mean=(0.3,), std=(0.37,))
+ENCODER = build_encoder(ConvEncoderConfig(widths=(8, 16)), CONTRACT, seed=1).eval()
 
 
 @dataclass(frozen=True)
@@ -82,6 +103,7 @@ class Game:
     border: float
     sign: float = 1.0
     adversarial: AdversarialLossConfig = field(default_factory=NonSaturating)
+    kept: Encoder = ENCODER
 
     def sample(self, codes: Tensor) -> Tensor:
         # Of 900 codes first 500 are asked for, then the others.
@@ -92,6 +114,9 @@ class Game:
 
     def judge(self, images: Tensor, codes: Tensor | None = None) -> Tensor:
         return self.sign * (images.mean((1, 2, 3)) - self.border)
+
+    def exported(self) -> Encoder:
+        return self.kept
 
 
 def measured(game: Game, folder: Path, **others: Any) -> tuple[dict[str, float], dict[str, Any]]:
@@ -127,6 +152,18 @@ def test_health_is_told_of_real_samples(game: Game, verdict: str, tmp_path: Path
     assert report["verdict"] == verdict and report["step"] == 7
     for name, value in values.items():
         assert report.get(name.removeprefix("gan/"), math.nan) == pytest.approx(value, nan_ok=True)
+
+
+def test_an_encoder_whose_units_are_all_alike_is_not_healthy(tmp_path: Path) -> None:
+    alike = copy.deepcopy(ENCODER)
+    with torch.no_grad():
+        for name, weight in alike.named_parameters():
+            if name.endswith("weight") and weight.ndim == 4:
+                weight.copy_(weight[:1].expand_as(weight))
+    values, report = measured(Game(NEW, border=0.3, kept=alike), tmp_path)
+    assert report["verdict"] == "diverged" and "effective rank" in report["reason"]
+    assert values["gan/relative_rank"] < 0.5
+    assert report["effective_rank"] == pytest.approx(values["gan/effective_rank"])
 
 
 def test_accuracies_are_shares_of_images_told_right(tmp_path: Path) -> None:
