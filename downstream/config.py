@@ -9,9 +9,9 @@ from downstream.features import FeaturesConfig
 from downstream.heads.build import StudyHeadConfig
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.recipes import FitConfig, Recipe
+from training.run_directory import RUN_NAME
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Label = Annotated[str, StringConstraints(pattern=NAME)]
+Label = Annotated[str, StringConstraints(pattern=RUN_NAME)]
 """What a user calls an encoder or a way to reuse it, fit for a folder or a table."""
 
 Value = TypeVar("Value")
@@ -60,7 +60,7 @@ class CurveConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=NAME, description="the study's folder below runs_dir")
+    name: str = Field(pattern=RUN_NAME, description="the study's folder below runs_dir")
     runs_dir: str = "runs"
     seed: int = Field(0, ge=0, description="of the draws of labels and of every fit")
     encoder: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
-from downstream.config import NAME, CurveConfig, Label, StudyDataConfig
+from downstream.config import CurveConfig, Label, StudyDataConfig
 from downstream.features import FeaturesConfig
 from downstream.heads.build import StudyHeadConfig
 from downstream.heads.problems import Inference
@@ -22,6 +22,7 @@ from downstream.results import RESULTS, Row, read_rows
 from downstream.statistics import Interval, in_percent, mean_interval
 from downstream.study import run_study
 from models.artifact import read_artifact
+from training.run_directory import RUN_NAME
 
 
 class DepthConfig(BaseModel):
@@ -29,7 +30,7 @@ class DepthConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=NAME, description="the folder below runs_dir")
+    name: str = Field(pattern=RUN_NAME, description="the folder below runs_dir")
     runs_dir: str = "runs"
     seed: int = Field(0, ge=0, description="of the draws of labels and of every fit")
     encoders: Annotated[

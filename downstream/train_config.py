@@ -12,6 +12,7 @@ from downstream.heads.softmax import SoftmaxConfig
 from downstream.modes import Auto, ModeConfig
 from downstream.recipes import Recipe
 from downstream.tasks import TaskKind
+from training.run_directory import RUN_NAME
 
 _USUAL_HEADS = {"classes": "softmax", "multi_label": "logistic", "regression": "ridge"}
 
@@ -37,9 +38,7 @@ class ReuseConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the run's folder below runs_dir"
-    )
+    name: str = Field(pattern=RUN_NAME, description="the run's folder below runs_dir")
     runs_dir: str = "runs"
     seed: int = Field(0, ge=0, description="of the draw of labels and of every fit")
     encoder: str = Field(description="path of an encoder.safetensors")

@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from training.config import load_config
 from training.console import format_seconds
 from training.errors import InputError
+from training.run_directory import RUN_NAME
 from training.run_reading import Run, read_run
 from training.signals import StopRequest
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
@@ -47,7 +47,7 @@ class RaceConfig(BaseModel):
     @model_validator(mode="after")
     def _names_are_folders(self) -> Self:
         for name in self.variants:
-            if not _NAME.fullmatch(name):
+            if not re.fullmatch(RUN_NAME, name):
                 raise ValueError(
                     f"found the variant {name!r}, which names a folder; use letters, digits, dots, "
                     "dashes and underscores"

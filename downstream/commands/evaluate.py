@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from downstream.commands.model_arguments import add_allow_external, add_fit, add_model_command
+
 _TEXT = """\
 Score a trained classifier on labelled images in shards that it has not seen: accuracy with a 95 %
 interval, precision, recall and F1 of each class, which classes are taken for which, and whether
@@ -24,29 +26,18 @@ Exit status: 0 done, or stopped by SIGTERM or Ctrl-C; 2 bad input."""
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    command = commands.add_parser(
-        "evaluate",
-        help="score a trained classifier",
-        description=_TEXT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    command = add_model_command(
+        commands, "evaluate", short="score a trained classifier", text=_TEXT, examples=_EXAMPLES
     )
-    command.add_argument("model", metavar="MODEL", type=Path, help="a model.safetensors")
     command.add_argument(
         "shards", metavar="SHARDS", nargs="+", help="WebDataset tars: paths, globs or braces"
     )
     command.add_argument(
         "--out", metavar="FOLDER", type=Path, help="default: evaluation, beside the model"
     )
-    command.add_argument(
-        "--fit", action="store_true", help="bring images to the size and channels of the model"
-    )
+    add_fit(command)
     command.add_argument("--overwrite", action="store_true", help="replace what is in the folder")
-    command.add_argument(
-        "--allow-external",
-        action="store_true",
-        help="import and run the code that an encoder of kind external names",
-    )
+    add_allow_external(command)
     command.set_defaults(run=run)
 
 

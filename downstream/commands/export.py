@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from downstream.commands.model_arguments import add_allow_external, add_model_command
+
 _TEXT = """\
 Write a trained classifier as an ONNX model: input `images` [batch, channels, height, width], output
 calibrated `probabilities` [batch, classes], any number of images at once. Normalization is inside.
@@ -24,14 +26,13 @@ Exit status: 0 done; 2 bad input, or a model that ONNX does not reproduce."""
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    command = commands.add_parser(
+    command = add_model_command(
+        commands,
         "export",
-        help="write a trained classifier as ONNX",
-        description=_TEXT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        short="write a trained classifier as ONNX",
+        text=_TEXT,
+        examples=_EXAMPLES,
     )
-    command.add_argument("model", metavar="MODEL", type=Path, help="a model.safetensors")
     command.add_argument(
         "--onnx", metavar="FILE", type=Path, required=True, help="the file to write"
     )
@@ -48,11 +49,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "model was trained on, where they still are",
     )
     command.add_argument("--overwrite", action="store_true", help="replace the file")
-    command.add_argument(
-        "--allow-external",
-        action="store_true",
-        help="import and run the code that an encoder of kind external names",
-    )
+    add_allow_external(command)
     command.set_defaults(run=run)
 
 

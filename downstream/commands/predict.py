@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from downstream.commands.model_arguments import add_allow_external, add_fit, add_model_command
+
 _TEXT = """\
 Write a CSV file with a trained classifier's prediction for every image of a folder, of an image
 file, or of shards: file, prediction, confidence, error, and a probability for each class. An image
@@ -24,19 +26,12 @@ image that could be used."""
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    predict = commands.add_parser(
-        "predict",
-        help="use a trained classifier",
-        description=_TEXT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    predict = add_model_command(
+        commands, "predict", short="use a trained classifier", text=_TEXT, examples=_EXAMPLES
     )
-    predict.add_argument("model", metavar="MODEL", type=Path, help="a model.safetensors")
     predict.add_argument("images", metavar="IMAGES", help="a folder, an image, or shards")
     predict.add_argument("--out", metavar="CSV", type=Path, required=True, help="the file to write")
-    predict.add_argument(
-        "--fit", action="store_true", help="bring images to the size and channels of the model"
-    )
+    add_fit(predict)
     predict.add_argument(
         "--accuracy",
         metavar="SHARE",
@@ -44,11 +39,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="abstain (?) below the confidence from which so many were right, such as 0.95",
     )
     predict.add_argument("--overwrite", action="store_true", help="replace the file")
-    predict.add_argument(
-        "--allow-external",
-        action="store_true",
-        help="import and run the code that an encoder of kind external names",
-    )
+    add_allow_external(predict)
     predict.set_defaults(run=run)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from pathlib import Path
+
+from downstream.commands.model_arguments import add_allow_external, add_model_command
 
 _TEXT = """\
 Serve a page on which images are dropped and a trained classifier's predictions come back, with the
@@ -25,24 +26,19 @@ Exit status: 0 ended by Ctrl-C or SIGTERM; 2 bad input."""
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    command = commands.add_parser(
+    command = add_model_command(
+        commands,
         "serve",
-        help="try a trained classifier on a local page",
-        description=_TEXT,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        short="try a trained classifier on a local page",
+        text=_TEXT,
+        examples=_EXAMPLES,
     )
-    command.add_argument("model", metavar="MODEL", type=Path, help="a model.safetensors")
     command.add_argument("--host", default="127.0.0.1", help="where to listen (%(default)s)")
     command.add_argument("--port", type=int, default=8000, help="0: any that is free (%(default)s)")
     command.add_argument(
         "--neighbours", metavar="SHARDS", nargs="+", help="shards of the training images"
     )
-    command.add_argument(
-        "--allow-external",
-        action="store_true",
-        help="import and run the code that an encoder of kind external names",
-    )
+    add_allow_external(command)
     command.set_defaults(run=run)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from downstream.commands.model_arguments import add_allow_external
+
 _TEXT = """\
 Write a CSV file of the images to label next, the most urgent first: rank, shard, key, why.
 
@@ -52,11 +54,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--fit", action="store_true", help="bring images to the size and channels that are taken"
     )
     command.add_argument("--overwrite", action="store_true", help="replace the file")
-    command.add_argument(
-        "--allow-external",
-        action="store_true",
-        help="import and run the code that an encoder of kind external names",
-    )
+    add_allow_external(command)
     command.set_defaults(run=run)
 
 

@@ -7,20 +7,17 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
-    StringConstraints,
     field_validator,
     model_validator,
 )
 
-from downstream.config import CurveConfig, StudyDataConfig
+from downstream.config import CurveConfig, Label, StudyDataConfig
 from downstream.features import FeaturesConfig
 from downstream.heads.build import HeadConfig
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.recipes import FitConfig, Recipe
 from training.averaging import EmaAverage, SwaAverage
-
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Label = Annotated[str, StringConstraints(pattern=_NAME)]
+from training.run_directory import RUN_NAME
 
 Kind = Literal[
     "seeds",
@@ -79,7 +76,7 @@ class EnsembleConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=_NAME, description="the folder below runs_dir")
+    name: str = Field(pattern=RUN_NAME, description="the folder below runs_dir")
     runs_dir: str = "runs"
     seed: int = Field(0, ge=0, description="of the draws of labels and of every fit")
     encoders: str | Annotated[dict[Label, str], Field(min_length=1)] = Field(
