@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from training.errors import InputError
+from training.randomness import derive_seed
 
 Transform = Literal["none", "pca", "whiten"]
 
@@ -34,6 +35,21 @@ class Projection:
         """Return features [B, F] in K coordinates, float32 [B, K]."""
         # In float32 the smallest deviations, by which whitening divides, would drown.
         return ((features.double() - self.mean) @ self.directions).float()
+
+
+@dataclass(frozen=True)
+class StandardizedAxes:
+    """Coordinates of features: (features - mean) / scale @ axes.
+
+    Fields:
+        mean, scale: [F]; axes: [F, K], orthonormal.
+        deviations: [K], of the rows along each, descending.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    axes: Tensor
+    deviations: Tensor
 
 
 def fit_projection(
@@ -64,6 +80,27 @@ def fit_projection(
     largest = vectors.abs().argmax(dim=0, keepdim=True)
     directions = vectors * vectors.gather(0, largest).sign()
     return Projection(mean, directions / variances.sqrt() if transform == "whiten" else directions)
+
+
+def standardized_axes(features: Tensor, most: int, *, std_floor: float) -> StandardizedAxes:
+    """Return the leading principal directions of features [N, F], once standardized.
+
+    By random projections (Halko, Martinsson & Tropp 2011), from a seed of their own: enough to
+    compare images along them, and a tenth of the time that all directions take.
+
+    Args:
+        most: directions to keep; fewer where N or F is smaller.
+        std_floor: smallest divisor of a feature, as in heads.standardize.
+    """
+    mean = features.mean(dim=0)
+    rows = features - mean
+    variance = rows.square().mean(dim=0)
+    scale = variance.clamp_min(std_floor**2 * variance.mean()).clamp_min(1e-12).sqrt()
+    rows /= scale
+    with torch.random.fork_rng(devices=[]):  # the solver draws where it begins
+        torch.manual_seed(derive_seed(0, "principal axes"))
+        _, lengths, axes = torch.pca_lowrank(rows, q=min(most, *rows.shape), center=False)
+    return StandardizedAxes(mean, scale, axes, lengths / len(rows) ** 0.5)
 
 
 def _moments(blocks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

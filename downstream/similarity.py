@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.progress import Progress
-from training.randomness import derive_seed
+from downstream.projection import standardized_axes
 
 _COMPONENTS = 256
 _FITTED_IMAGES = 4000
@@ -61,13 +61,5 @@ def fit_similarity(images: Tensor, features_of: FeaturesOf) -> Similarity:
     count = min(len(images), _FITTED_IMAGES)
     spread = torch.arange(count) * len(images) // count
     features = torch.cat([features_of(images[part]) for part in spread.split(_AT_ONCE)])
-    mean = features.mean(dim=0)
-    features -= mean
-    variance = features.square().mean(dim=0)
-    scale = variance.clamp_min(_STD_FLOOR**2 * variance.mean()).clamp_min(1e-12).sqrt()
-    features /= scale
-    kept = min(_COMPONENTS, *features.shape)
-    with torch.random.fork_rng(devices=[]):  # the solver draws where it begins
-        torch.manual_seed(derive_seed(0, "similarity"))
-        _, _, axes = torch.pca_lowrank(features, q=kept, center=False)
-    return Similarity(features_of, mean, scale, axes)
+    found = standardized_axes(features, _COMPONENTS, std_floor=_STD_FLOOR)
+    return Similarity(features_of, found.mean, found.scale, found.axes)

@@ -8,7 +8,7 @@ Nothing here sees a label. What is found is kept on disk beside the features.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,9 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 
-from downstream.projection import Projection, fit_projection
+from downstream.projection import standardized_axes
 from downstream.write_once import write_once
+from training.errors import InputError
 
 _FITTED_IMAGES = 5000
 _ROWS_AT_ONCE = 2000
@@ -31,6 +32,8 @@ _FLOATS_AT_ONCE = 2**25
 # Of so many columns only the largest is looked at first.
 _GROUP = 64
 _NEVER = -2.0  # below any cosine
+# Deviations below this share of the largest are rounding errors of float32 features.
+_NULL_SPACE = 1e-3
 
 
 class GraphConfig(BaseModel):
@@ -57,13 +60,14 @@ class NeighbourGraph:
     """Images as points, each tied to those nearest by cosine.
 
     Fields:
-        projection: from features [F] to points [P].
+        mean: float64 [F]; directions: float64 [F, P]; points are (features - mean) @ directions.
         points: float32 [M, P], training images first.
         neighbours: int64 [M, K], nearest first, never the image itself.
         training: R.
     """
 
-    projection: Projection
+    mean: Tensor
+    directions: Tensor
     points: Tensor
     neighbours: Tensor
     training: int
@@ -94,8 +98,7 @@ class NeighbourGraph:
 
     def points_of(self, features: Tensor) -> Tensor:
         """Return the points [Q, P] of features [Q, F]."""
-        parts = features.split(_ROWS_AT_ONCE)
-        return torch.cat([self.projection.apply(part) for part in parts])
+        return _points((features,), self.mean, self.directions)
 
 
 class NearestTraining:
@@ -144,8 +147,8 @@ def open_graph(
         def write(file: BinaryIO) -> None:
             np.savez(
                 file,
-                mean=built.projection.mean.numpy(),
-                directions=built.projection.directions.numpy(),
+                mean=built.mean.numpy(),
+                directions=built.directions.numpy(),
                 points=built.points.numpy(),
                 neighbours=built.neighbours.numpy().astype(np.int32),
             )
@@ -153,8 +156,8 @@ def open_graph(
         write_once(path, write)
     with np.load(path, allow_pickle=False) as kept:
         found = {name: torch.from_numpy(kept[name]) for name in kept.files}
-    projection = Projection(found["mean"], found["directions"])
-    return NeighbourGraph(projection, found["points"], found["neighbours"].long(), len(train))
+    found["neighbours"] = found["neighbours"].long()
+    return NeighbourGraph(**found, training=len(train))
 
 
 def build_graph(
@@ -171,13 +174,21 @@ def build_graph(
     """
     count = min(len(train), _FITTED_IMAGES)
     sample = torch.from_numpy(train[np.arange(count) * len(train) // count])
-    projection = _comparing(sample, config, std_floor)
-    points = torch.cat([projection.apply(block) for block in _blocks(train, test)])
+    found = standardized_axes(sample, config.directions, std_floor=std_floor)
+    kept = found.deviations > _NULL_SPACE * found.deviations[0]
+    if not kept.any():
+        raise InputError(
+            "head.graph: the features of all training images are the same; take other stages"
+        )
+    # Variance along a direction then grows with its root alone: on held-out labels more neighbours
+    # were of one class so than with the variances as they are, or all equal.
+    directions = found.axes[:, kept] / found.deviations[kept].sqrt() / found.scale[:, None]
+    mean, directions = found.mean.double(), directions.double()
+    parts = [torch.from_numpy(part) for part in (train, test) if part is not None]
+    points = _points(parts, mean, directions)
     rows = F.normalize(points, dim=1)
-    neighbours = min(config.neighbours, len(rows) - 1)
-    return NeighbourGraph(
-        projection, points, nearest(rows, rows, neighbours, itself=False), len(train)
-    )
+    neighbours = nearest(rows, rows, min(config.neighbours, len(rows) - 1), itself=False)
+    return NeighbourGraph(mean, directions, points, neighbours, len(train))
 
 
 def nearest(asked: Tensor, known: Tensor, count: int, *, itself: bool = True) -> Tensor:
@@ -206,25 +217,7 @@ def nearest(asked: Tensor, known: Tensor, count: int, *, itself: bool = True) ->
     return torch.cat(found)
 
 
-def _comparing(sample: Tensor, config: GraphConfig, std_floor: float) -> Projection:
-    """Return the map from features to the points whose cosines make neighbours.
-
-    Features are standardized and projected onto their principal directions, along which variance
-    then grows with its root alone: on held-out labels more neighbours were of one class so than
-    with the variances as they are, or all equal.
-    """
-    mean = sample.mean(dim=0)
-    variance = (sample - mean).square().mean(dim=0)
-    scale = variance.clamp_min(std_floor**2 * variance.mean()).clamp_min(1e-12).sqrt()
-    rows = (sample - mean) / scale
-    found = fit_projection(rows.split(_ROWS_AT_ONCE), "pca", components=config.directions)
-    deviations = torch.cat([found.apply(part) for part in rows.split(_ROWS_AT_ONCE)]).std(dim=0)
-    directions = found.directions / deviations.double().sqrt() / scale[:, None]
-    return Projection(mean + found.mean * scale, directions)
-
-
-def _blocks(*parts: NDArray[np.float32] | None) -> Iterator[Tensor]:
-    for part in parts:
-        if part is not None:
-            for first in range(0, len(part), _ROWS_AT_ONCE):
-                yield torch.from_numpy(part[first : first + _ROWS_AT_ONCE])
+def _points(parts: Sequence[Tensor], mean: Tensor, directions: Tensor) -> Tensor:
+    blocks = (block for part in parts for block in part.split(_ROWS_AT_ONCE))
+    # Centred before the product, so that single precision is enough.
+    return torch.cat([(block - mean.float()) @ directions.float() for block in blocks])

@@ -81,8 +81,8 @@ def pseudo_labels_flops(config: PseudoLabelsConfig, labels: int, images: int, cl
 
 def on_features(graph: NeighbourGraph, solution: Tensor) -> tuple[Tensor, Tensor]:
     """Express weights float64 [P + 1, C] on points and a 1 as weight [F, C] and bias [C]."""
-    weight = graph.projection.directions @ solution[:-1]
-    return weight.float(), (solution[-1] - graph.projection.mean @ weight).float()
+    weight = graph.directions @ solution[:-1]
+    return weight.float(), (solution[-1] - graph.mean @ weight).float()
 
 
 @dataclass(frozen=True)
