@@ -34,7 +34,7 @@ class PseudoLabelsConfig(OnGraph, ChosenInside):
     inference: ClassVar[Inference] = "inductive"
     alpha: float = Field(0.95, gt=0, lt=1, description="as of label_propagation, the teacher")
     label_weights: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(
-        (1.0, 10.0, 100.0, 1000.0),
+        (30.0, 100.0, 300.0, 1000.0),
         min_length=1,
         description="how many pseudo-labels a label counts for, to choose from, fewest first",
     )

@@ -160,5 +160,5 @@ def test_a_transductive_head_says_so_wherever_its_numbers_are(study, tmp_path, c
     graphs = list((tmp_path / "runs/.cache/features").glob("*.npz"))
     assert len(graphs) == 3
     made = [file.stat().st_mtime_ns for file in graphs]
-    assert main(["curve", str(path), "name=again"]) == 0
+    assert main(["curve", str(path), "name=again", "arms=[frozen, random_frozen]"]) == 0
     assert [file.stat().st_mtime_ns for file in graphs] == made
