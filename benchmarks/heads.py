@@ -145,8 +145,9 @@ def our_ridge(features: Tensor, cells: Sequence[Cell]) -> list[Heads]:
     classes = count_classes(cells)
     heads = []
     for cell in cells:
-        raw = features[torch.from_numpy(cell.rows)]
-        rows, standardizer = standardize(raw, floor=STD_FLOOR, rotate=False)
+        rows, standardizer = standardize(
+            features[torch.from_numpy(cell.rows)], floor=STD_FLOOR, rotate=False
+        )
         ridge = decompose(rows, torch.from_numpy(cell.labels), classes)
         solutions = [ridge.solution(strength) for strength in STRENGTHS]
         heads.append(stacked([standardizer.on_raw_features(*solution) for solution in solutions]))
