@@ -189,11 +189,12 @@ def _pack(args: argparse.Namespace) -> int:
     info = result.info
     channels, height, width = info.image_shape
     labels = f"{len(info.classes)} classes" if info.classes else "no labels"
+    shards = sum(len(names) for names in info.shards.values())
     how = "was there already" if result.reused else f"written in {time.monotonic() - start:.1f} s"
     print(
         f"{result.folder}: {_counts(info.counts)} images of {width} x {height} pixels in "
         f"{'grey' if channels == 1 else 'colour'}, {labels}, "
-        f"{sum(len(names) for names in info.shards.values())} shards; {how}"
+        f"{shards} shard{'' if shards == 1 else 's'}; {how}"
     )
     print(f"next: python -m data verify {shlex.quote(str(args.out))}")
     return 0

@@ -2,13 +2,14 @@
 
 from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, field_validator
+from pydantic import Field, PositiveInt, StringConstraints, field_validator
 
 from data.store import ReadingConfig
 from downstream.features import FeaturesConfig
 from downstream.heads.build import StudyHeadConfig
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.recipes import FitConfig, Recipe
+from downstream.rows_config import RowsConfig
 from training.run_directory import RUN_NAME
 
 Label = Annotated[str, StringConstraints(pattern=RUN_NAME)]
@@ -55,14 +56,9 @@ class StudyDataConfig(ReadingConfig):
     )
 
 
-class CurveConfig(BaseModel):
+class CurveConfig(RowsConfig):
     """One study: accuracy against the number of labels, with pretraining and without."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(pattern=RUN_NAME, description="the study's folder below runs_dir")
-    runs_dir: str = "runs"
-    seed: int = Field(0, ge=0, description="of the draws of labels and of every fit")
     encoder: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         description="path of an encoder.safetensors; several are pretraining seeds of one method"
     )
@@ -82,9 +78,6 @@ class CurveConfig(BaseModel):
     head: StudyHeadConfig = SoftmaxConfig()
     scratch: FitConfig = FitConfig()
     finetune: FitConfig = FitConfig(recipe=Recipe(head_steps=50))
-    workers: PositiveInt | None = Field(
-        None, description="processes that train classifiers, one thread each; null: one per core"
-    )
 
     @field_validator("arms")
     @classmethod

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from downstream.config import CurveConfig, Label, StudyDataConfig
 from downstream.features import FeaturesConfig
@@ -19,20 +19,15 @@ from downstream.heads.build import StudyHeadConfig
 from downstream.heads.problems import Inference
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.results import RESULTS, Row, read_rows
+from downstream.rows_config import RowsConfig
 from downstream.statistics import Interval, in_percent, mean_interval
 from downstream.study import run_study
 from models.artifact import read_artifact
-from training.run_directory import RUN_NAME
 
 
-class DepthConfig(BaseModel):
+class DepthConfig(RowsConfig):
     """Accuracy by number of reused stages, for one encoder or several."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(pattern=RUN_NAME, description="the folder below runs_dir")
-    runs_dir: str = "runs"
-    seed: int = Field(0, ge=0, description="of the draws of labels and of every fit")
     encoders: Annotated[
         dict[Label, str | Annotated[tuple[str, ...], Field(min_length=1)]], Field(min_length=1)
     ] = Field(
@@ -51,9 +46,6 @@ class DepthConfig(BaseModel):
         FeaturesConfig(), description="as in a study; the stages are those up to each depth"
     )
     head: StudyHeadConfig = SoftmaxConfig()
-    workers: PositiveInt | None = Field(
-        None, description="processes that fit heads, one thread each; null: one per core"
-    )
 
     @field_validator("features")
     @classmethod

@@ -16,6 +16,7 @@ from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.spread import evenly_spread
 from downstream.features import (
     FeaturesConfig,
     drawn_copy,
@@ -85,10 +86,8 @@ class FeatureCache:
         path = self._path(".npz")
         if not path.exists():
             images = self.training.images
-            count = min(len(images), FITTED_IMAGES)
-            spread = np.arange(count) * len(images) // count
             fitted = fit_projection(
-                self._blocks(encoder, images, spread),
+                self._blocks(encoder, images, evenly_spread(len(images), FITTED_IMAGES)),
                 self.config.transform,
                 components=self.config.components,
             )

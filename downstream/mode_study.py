@@ -41,18 +41,8 @@ def run_modes(config: ModesConfig, *, overwrite: bool) -> Path | None:
     Raises:
         InputError, DataError, ModelError: one line; the folder then is as it was.
     """
-    folder = Path(config.runs_dir, config.name)
-    complete = run_rows(
-        folder,
-        # How many processes share the work changes no row.
-        config.model_copy(update={"workers": None}),
-        partial(ModeBench, config),
-        ModeRow,
-        overwrite=overwrite,
-        exports=(SUMMARY, PICTURE),
-        workers=config.workers,
-    )
-    return folder if complete else None
+    make = partial(ModeBench, config)
+    return run_rows(config, make, ModeRow, overwrite=overwrite, exports=(SUMMARY, PICTURE))
 
 
 class ModeBench:

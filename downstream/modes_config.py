@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, field_validator
 
 from downstream.config import Label, ascending
 from downstream.modes import ModeConfig, all_modes, check_mode
+from downstream.rows_config import RowsConfig
 from downstream.tasks import TaskKind
 from downstream.train_config import ReuseConfig, TrainConfig, TrainDataConfig
 from models.artifact import read_artifact
@@ -22,7 +23,7 @@ class ModesDataConfig(TrainDataConfig):
     )
 
 
-class ModesConfig(ReuseConfig):
+class ModesConfig(ReuseConfig, RowsConfig):
     """Ways to reuse an encoder, compared on the same labels; beside them as in a training."""
 
     data: ModesDataConfig
@@ -35,9 +36,6 @@ class ModesConfig(ReuseConfig):
     )
     modes: Annotated[dict[Label, ModeConfig], Field(min_length=1)] | None = Field(
         None, description="name -> mode as in a training; null: all, at the encoder's stages"
-    )
-    workers: PositiveInt | None = Field(
-        None, description="processes that train classifiers, one thread each; null: one per core"
     )
 
     @field_validator("budgets")

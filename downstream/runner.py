@@ -14,9 +14,9 @@ from typing import Any, Generic, Protocol
 
 import torch
 from accelerate import Accelerator
-from pydantic import BaseModel
 
 from downstream.results import RESULTS, Key, KeyedRow, ResultsFile, read_rows
+from downstream.rows_config import RowsConfig
 from downstream.workers import compute_in_processes
 from training.compute import ComputeConfig, make_accelerator
 from training.console import format_seconds
@@ -59,33 +59,32 @@ class Bench(Protocol[Key, KeyedRow]):
 
 
 def run_rows(
-    folder: Path,
-    config: BaseModel,
+    config: RowsConfig,
     make_bench: Callable[[Accelerator], Bench[Key, KeyedRow]],
     row: type[KeyedRow],
     *,
     overwrite: bool,
     exports: Sequence[str],
-    workers: int | None,
-) -> bool:
-    """Compute the rows that are missing in folder/results.jsonl.
+) -> Path | None:
+    """Compute the rows that are missing in runs_dir/name/results.jsonl.
 
     Args:
-        config: what a run that goes on must have been begun with.
+        config: what a run that goes on must have been begun with, `workers` aside.
         make_bench: picklable; called once here, after a look at the folder, and in each worker.
         row: the class of the rows.
         exports: the other files that the caller writes into the folder.
-        workers: processes on a CPU; None: one per core.
     Returns:
-        Whether all rows are there; else a signal ended it before the last.
+        The folder, or None where a signal ended it before the last row.
     Raises:
         InputError, DataError, ModelError: one line; the folder then is as it was.
     """
+    folder = Path(config.runs_dir, config.name)
     # On an accelerator everything runs there, in this process; Apple's lacks double precision.
     accelerator = make_accelerator(ComputeConfig(), cpu=not torch.cuda.is_available())
     directory = RunDirectory.open(
         folder,
-        config,
+        # How many processes share the work changes no row.
+        config.model_copy(update={"workers": None}),
         accelerator,
         resume=not overwrite,
         overwrite=overwrite,
@@ -102,11 +101,11 @@ def run_rows(
         print(f"{folder.name}: {bench.title()}, {sum(map(len, groups))} to compute", flush=True)
         with StopRequest() as stop:
             if groups:
-                _compute(bench, make_bench, groups, results, done, stop, workers)
+                _compute(bench, make_bench, groups, results, done, stop, config.workers)
     finally:
         results.close()
         directory.close()
-    return {key for group in bench.groups() for key in group} <= done
+    return folder if {key for group in bench.groups() for key in group} <= done else None
 
 
 def _compute(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from data.progress import Progress
+from data.spread import evenly_spread
 from downstream.projection import standardized_axes
 
 _COMPONENTS = 256
@@ -58,8 +59,7 @@ def fit_similarity(images: Tensor, features_of: FeaturesOf) -> Similarity:
     Args:
         images: uint8 [N, C, H, W].
     """
-    count = min(len(images), _FITTED_IMAGES)
-    spread = torch.arange(count) * len(images) // count
+    spread = torch.from_numpy(evenly_spread(len(images), _FITTED_IMAGES))
     features = torch.cat([features_of(images[part]) for part in spread.split(_AT_ONCE)])
     found = standardized_axes(features, _COMPONENTS, std_floor=_STD_FLOOR)
     return Similarity(features_of, found.mean, found.scale, found.axes)

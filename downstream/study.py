@@ -19,15 +19,5 @@ def run_study(config: CurveConfig, *, overwrite: bool) -> Path | None:
     Raises:
         InputError, DataError, ModelError: one line; the folder then is as it was.
     """
-    folder = Path(config.runs_dir, config.name)
-    complete = run_rows(
-        folder,
-        # How many processes share the work changes no row.
-        config.model_copy(update={"workers": None}),
-        partial(open_workbench, config),
-        Row,
-        overwrite=overwrite,
-        exports=_EXPORTS,
-        workers=config.workers,
-    )
-    return folder if complete else None
+    make = partial(open_workbench, config)
+    return run_rows(config, make, Row, overwrite=overwrite, exports=_EXPORTS)

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.encoders import Encoder, build_encoder
-from pretrain.objective import to_float
+from models.encoders import Encoder
 from pretrain.reference import reference_features
-from training.randomness import derive_seed
 
 # Of all values' root mean square: what varies less is constant but for rounding.
 _LEAST_STD = 1e-4
-_LSUV_IMAGES = 256
 
 
 def effective_rank(rows: Tensor) -> float:
@@ -57,13 +54,8 @@ class FeatureRank:
 class RankMeasure:
     """Real images, on which encoders of one config are compared with one of fresh weights."""
 
-    def __init__(self, encoder: Encoder, real: Tensor) -> None:
-        """Look at real images uint8 [N, C, H, W], N at least 2, with fresh weights of `encoder`.
-
-        They are the same in every run, whatever its seed, and after it was resumed.
-        """
-        seed, sample = derive_seed(0, "fresh"), to_float(real[:_LSUV_IMAGES])
-        fresh = build_encoder(encoder.config, encoder.input, seed=seed, images=sample).eval()
+    def __init__(self, fresh: Encoder, real: Tensor) -> None:
+        """Look at real images uint8 [N, C, H, W], N at least 2, with an encoder in eval mode."""
         self._real = real
         self._of_fresh = effective_rank(reference_features(fresh, real))
 

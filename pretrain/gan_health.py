@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from models.encoders import Encoder, InputContract
+from models.encoders import Encoder, InputContract, build_encoder
 from pages.files import write_file
 from pretrain.adversarial import AdversarialLossConfig, told_apart
 from pretrain.feature_rank import FeatureRank, RankMeasure
@@ -22,7 +22,9 @@ from pretrain.held_out import Rows
 from pretrain.objective import to_float
 from pretrain.reference import reference_encoder
 from pretrain.sample_quality import QualityMeasure, SampleQuality
+from pretrain.weight_growth import WeightGrowth, weight_growth
 from training.errors import InputError
+from training.randomness import derive_seed
 from training.trainable import Trainable
 
 Verdict = Literal["healthy", "discriminator overpowering", "mode collapse", "diverged"]
@@ -47,9 +49,12 @@ _ALIKE = 0.5
 # times the rate 0.19 to 0.55 (seeds 100 to 103), two of them with samples that were well. The least
 # of a healthy run was 0.76, of gan_residual.yaml after 200 steps.
 _FEW_DIRECTIONS = 0.65
+# TODO
+_GROWN = 3.0
 
 _PREFIX = "gan/"
 _AT_ONCE = 500
+_LSUV_IMAGES = 256
 
 
 class Players(Protocol):
@@ -96,14 +101,17 @@ class Health:
     reason: str
 
 
-def judge_health(standing: Standing, quality: SampleQuality, rank: FeatureRank) -> Health:
+def judge_health(
+    standing: Standing, quality: SampleQuality, rank: FeatureRank, growth: WeightGrowth
+) -> Health:
     """Return the verdict on a GAN.
 
     In this order. Diverged: samples or features are not finite. Mode collapse: samples are all
     alike. Discriminator overpowering: it tells nearly all images right, and samples are far from
     real ones. Mode collapse: samples leave out most of the real images' clusters, or differ little.
     Diverged: they are far from real images; or they are not, but the features have collapsed to few
-    directions. A sure discriminator alone is no illness, nor is an even game a sign of health.
+    directions, or the weights were thrown far out of where they were drawn. A sure discriminator
+    alone is no illness, nor is an even game a sign of health.
     """
     far = quality.relative_fid > _FAR
     distance = f"relative FID on our encoder {quality.relative_fid:.2f}"
@@ -128,6 +136,10 @@ def judge_health(standing: Standing, quality: SampleQuality, rank: FeatureRank) 
     if rank.relative_rank < _FEW_DIRECTIONS:
         few_directions = f"{directions}, where less than {_FEW_DIRECTIONS:g} is a collapse"
         return Health("diverged", f"{few_directions}; {distance}, {variety}")
+    if growth.weight_growth > _GROWN:
+        grown = f"weights {growth.weight_growth:.1f} times as large as fresh ones, where "
+        grown += f"{_GROWN:g} is a throw"
+        return Health("diverged", f"{grown}; {distance}, {variety}; {directions}")
     return Health("healthy", f"{distance}, {variety}; {directions}; the discriminator: {told}")
 
 
@@ -181,14 +193,15 @@ class GanHealth:
                 f"{_FEWEST} images or more that differ"
             )
         self._quality = QualityMeasure(reference_encoder(reference, contract), real)
-        self._rank = RankMeasure(players.exported(), real)
+        self._fresh = _fresh(players.exported(), real)
+        self._rank = RankMeasure(self._fresh, real)
         self._count = len(real)
         self.said: str | None = None
 
     @property
     def names(self) -> Sequence[str]:
         """The metrics, all behind "gan/"."""
-        kinds = (Standing, SampleQuality, FeatureRank)
+        kinds = (Standing, SampleQuality, FeatureRank, WeightGrowth)
         return [_PREFIX + each.name for kind in kinds for each in fields(kind)]
 
     def __call__(self, step: int, trainable: Trainable) -> Mapping[str, float]:
@@ -196,9 +209,11 @@ class GanHealth:
         device = next(trainable.parameters()).device
         codes = fixed_codes(self._count, self._latent, device).split(_AT_ONCE)
         quality = self._quality.measure(torch.cat([self._players.sample(c).cpu() for c in codes]))
-        standing, rank = self._standing(codes), self._rank.measure(self._players.exported())
-        values = {**asdict(standing), **asdict(quality), **asdict(rank)}
-        self._tell(step, judge_health(standing, quality, rank), values)
+        standing, exported = self._standing(codes), self._players.exported()
+        rank, growth = self._rank.measure(exported), weight_growth(exported, self._fresh)
+        found = (standing, quality, rank, growth)
+        values = {name: value for part in found for name, value in asdict(part).items()}
+        self._tell(step, judge_health(*found), values)
         return {_PREFIX + name: value for name, value in values.items()}
 
     def note_divergence(self, error: str) -> None:
@@ -226,3 +241,9 @@ class GanHealth:
         known = {name: value for name, value in values.items() if math.isfinite(value)}
         content = {"verdict": health.verdict, "reason": health.reason, "step": step, **known}
         write_file(self._path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _fresh(encoder: Encoder, real: Tensor) -> Encoder:
+    """The encoder with weights that are the same in every run, whatever its seed, in eval mode."""
+    seed, sample = derive_seed(0, "fresh"), to_float(real[:_LSUV_IMAGES])
+    return build_encoder(encoder.config, encoder.input, seed=seed, images=sample).eval()

@@ -11,13 +11,13 @@ from pydantic import (
     model_validator,
 )
 
-from downstream.config import CurveConfig, Label, StudyDataConfig
+from downstream.config import CurveConfig, Label, StudyDataConfig, distinct
 from downstream.features import FeaturesConfig
 from downstream.heads.build import HeadConfig
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.recipes import FitConfig, Recipe
+from downstream.rows_config import RowsConfig
 from training.averaging import EmaAverage, SwaAverage
-from training.run_directory import RUN_NAME
 
 Kind = Literal[
     "seeds",
@@ -71,14 +71,9 @@ class SwaConfig(SwaAverage):
     rate: float = Field(1.0, gt=0, le=1, description="rate from there on, relative to the full one")
 
 
-class EnsembleConfig(BaseModel):
+class EnsembleConfig(RowsConfig):
     """Ensembles of several kinds beside their members, for some numbers of labels."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(pattern=RUN_NAME, description="the folder below runs_dir")
-    runs_dir: str = "runs"
-    seed: int = Field(0, ge=0, description="of the draws of labels and of every fit")
     encoders: str | Annotated[dict[Label, str], Field(min_length=1)] = Field(
         description="path of an encoder.safetensors, or label -> path for several, of any kinds; "
         "what needs one takes the first"
@@ -114,16 +109,11 @@ class EnsembleConfig(BaseModel):
         FeaturesConfig(), description="what heads on several encoders see of each"
     )
     head: HeadConfig = Field(SoftmaxConfig(), description="of the kinds on several encoders")
-    workers: PositiveInt | None = Field(
-        None, description="processes that train classifiers, one thread each; null: one per core"
-    )
 
     @field_validator("budgets", "kinds")
     @classmethod
     def _distinct(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
-        if values is not None and len(set(values)) < len(values):
-            raise ValueError(f"found {list(values)}; name each once")
-        return values
+        return None if values is None else distinct(values)
 
     @model_validator(mode="after")
     def _kinds_fit(self) -> "EnsembleConfig":

@@ -18,15 +18,5 @@ def run_ensembles(config: EnsembleConfig, *, overwrite: bool) -> Path | None:
     Raises:
         InputError, DataError, ModelError: one line; the folder then is as it was.
     """
-    folder = Path(config.runs_dir, config.name)
-    complete = run_rows(
-        folder,
-        # How many processes share the work changes no row.
-        config.model_copy(update={"workers": None}),
-        partial(open_bench, config),
-        EnsembleRow,
-        overwrite=overwrite,
-        exports=(SUMMARY, TABLES),
-        workers=config.workers,
-    )
-    return folder if complete else None
+    make = partial(open_bench, config)
+    return run_rows(config, make, EnsembleRow, overwrite=overwrite, exports=(SUMMARY, TABLES))

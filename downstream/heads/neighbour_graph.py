@@ -22,6 +22,7 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.spread import evenly_spread
 from downstream.projection import standardized_axes
 from downstream.write_once import write_once
 from training.errors import InputError
@@ -172,8 +173,7 @@ def build_graph(
     Raises:
         InputError: all training images have the same features.
     """
-    count = min(len(train), _FITTED_IMAGES)
-    sample = torch.from_numpy(train[np.arange(count) * len(train) // count])
+    sample = torch.from_numpy(train[evenly_spread(len(train), _FITTED_IMAGES)])
     found = standardized_axes(sample, config.directions, std_floor=std_floor)
     kept = found.deviations > _NULL_SPACE * found.deviations[0]
     if not kept.any():

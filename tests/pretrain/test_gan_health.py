@@ -23,6 +23,7 @@ from pretrain.feature_rank import FeatureRank
 from pretrain.gan_health import REPORT, GanHealth, Standing, judge_health
 from pretrain.objective import to_float
 from pretrain.sample_quality import SampleQuality
+from pretrain.weight_growth import WeightGrowth
 from tests.pretrain.conftest import Command
 from tests.pretrain.test_command_line import assert_one_line, assert_same_weights, weights
 from tests.pretrain.test_gan import IMAGES as FEW
@@ -62,7 +63,7 @@ def quality(relative_fid: float, coverage: float = 0.95, diversity: float = 0.95
 def test_the_verdict_follows_from_players_and_samples(
     how: Standing, samples: SampleQuality, verdict: str, words: list[str]
 ) -> None:
-    health = judge_health(how, samples, FeatureRank(10.0, 1.0))
+    health = judge_health(how, samples, FeatureRank(10.0, 1.0), WeightGrowth(1.0))
     assert health.verdict == verdict
     assert all(word in health.reason for word in words) and "\n" not in health.reason
 
@@ -80,7 +81,20 @@ def test_the_verdict_follows_from_players_and_samples(
 def test_good_samples_do_not_hide_collapsed_features(
     rank: FeatureRank, samples: SampleQuality, verdict: str, words: list[str]
 ) -> None:
-    health = judge_health(standing(0.85, 0.89), samples, rank)
+    health = judge_health(standing(0.85, 0.89), samples, rank, WeightGrowth(math.nan))
+    assert health.verdict == verdict
+    assert all(word in health.reason for word in words) and "\n" not in health.reason
+
+
+@pytest.mark.parametrize(
+    ("growth", "verdict", "words"),
+    [(1.5, "healthy", []), (7.25, "diverged", ["weights 7.2 times"]), (math.nan, "healthy", [])],
+)
+def test_good_samples_do_not_hide_weights_that_were_thrown_about(
+    growth: float, verdict: str, words: list[str]
+) -> None:
+    others = standing(0.85, 0.89), quality(0.1), FeatureRank(10.0, 1.0)
+    health = judge_health(*others, WeightGrowth(growth))
     assert health.verdict == verdict
     assert all(word in health.reason for word in words) and "\n" not in health.reason
 
