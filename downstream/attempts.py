@@ -115,9 +115,9 @@ class Attempts:
             case Frozen():
                 yield Attempt("frozen", self._solved(self._head_stages, rows, seed))
             case DepthSearch():
-                for number, name in enumerate(self._head_stages, start=1):
-                    solved = self._solved(self._head_stages[:number], rows, seed)
-                    yield Attempt(f"frozen up to {name}", solved)
+                for number in range(len(self._head_stages), 0, -1):
+                    stages = self._head_stages[:number]
+                    yield Attempt(f"frozen up to {stages[-1]}", self._solved(stages, rows, seed))
             case Gradual():
                 yield from self._gradual(rows, seed)
             case LinearThenFinetune():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class Decision:
         nll: their mean loss, in nats.
         gain: in accuracy, or else the fall of the loss, from the best before it, with its paired
             standard error; None for the first.
-        kept: whether it is the best so far.
+        kept: whether it is taken so far.
     """
 
     attempt: str
@@ -51,7 +52,12 @@ class Decision:
             text = f"{self.attempt}: {100 * self.accuracy:.1f} % of held-out labels right"
             if self.gain is not None and self.error is not None:
                 change = f" ({100 * self.gain:+.1f} ± {100 * self.error:.1f})"
-        return f"{text}{change}, {'kept' if self.kept else 'not kept'}"
+        taken = "kept" if self.kept else "not kept"
+        if self.gain is not None and self.kept and self.gain <= 0:
+            taken += ", not clearly worse"
+        elif self.gain is not None and not self.kept and self.gain > 0:
+            taken += ", not clearly better"
+        return f"{text}{change}, {taken}"
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,20 @@ class Chosen:
     labels: Tensor | None
 
 
+class _Expected(IntEnum):
+    """How well an attempt is expected to do before any label is seen, the better the more."""
+
+    FEWER_STAGES = 0
+    FROZEN = 1
+    TRAINED = 2
+
+
 @dataclass(frozen=True)
 class _Scored:
     mode: SingleMode
     attempt: str
     logits: Tensor
+    expected: _Expected
 
 
 class Decider:
@@ -147,12 +162,13 @@ class Decider:
             for number, (train, _) in enumerate(self._parts)
         ]
         images = self._attempts.data.images
-        for attempts in zip(*runs, strict=True):
+        for number, attempts in enumerate(zip(*runs, strict=True)):
             logits = [
                 self._attempts.logits(attempt, images, held_out)
                 for attempt, (_, held_out) in zip(attempts, self._parts, strict=True)
             ]
-            yield _Scored(mode, attempts[0].name, torch.cat(logits))
+            expected = _expected(mode, first=number == 0)
+            yield _Scored(mode, attempts[0].name, torch.cat(logits), expected)
 
     def _compare(self, scored: _Scored) -> bool:
         labels, best, output = self._labels, self._best, self._attempts.output
@@ -164,10 +180,25 @@ class Decider:
             difference = worth - self._attempts.worth(best.logits, labels)
             gain = float(difference.mean())
             error = float(difference.std(correction=0)) / math.sqrt(len(labels))
-            kept = gain > 0  # of equals, the first costs the least
+            # With few labels the error is larger than what there is to gain: then the attempt is
+            # taken that is expected to do better. Of equals, the first costs the least.
+            sign = (scored.expected < best.expected) - (scored.expected > best.expected)
+            kept = gain > sign * error
         nll = float(output.losses(scored.logits, labels).mean())
         accuracy = float(worth.mean()) if isinstance(output, Classes) else None
         self._say(Decision(scored.attempt, accuracy, nll, gain, error, kept))
         if kept:
             self._best = scored
         return kept
+
+
+def _expected(mode: SingleMode, *, first: bool) -> _Expected:
+    match mode:
+        case DepthSearch():
+            return _Expected.FROZEN if first else _Expected.FEWER_STAGES
+        case Frozen():
+            return _Expected.FROZEN
+        case Gradual():
+            return _Expected.FROZEN if first else _Expected.TRAINED
+        case _:
+            return _Expected.TRAINED

@@ -21,7 +21,7 @@ class Frozen(_Mode):
 
 
 class DepthSearch(_Mode):
-    """A head on the lowest one, two, ... frozen stages, as many as score best inside the labels."""
+    """A head on all frozen stages, or on fewer, from the top, where that is clearly better."""
 
     kind: Literal["depth_search"] = "depth_search"
 

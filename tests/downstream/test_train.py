@@ -103,14 +103,26 @@ def test_pseudo_labels_of_all_training_images_make_a_kept_model(config, tmp_path
         assert not (tmp_path / "runs" / head).exists()
 
 
-def test_automatic_reuse_takes_what_scored_best_and_tells_every_comparison(config, capsys):
-    model = trained(config(), "mode={kind: auto}")
+def kind_of(attempt: str) -> int:
+    """0 for fewer frozen stages than two, 1 for two, 2 where stages are trained."""
+    return {"frozen up to stage1": 0, "frozen": 1, "frozen up to stage2": 1}.get(attempt, 2)
+
+
+@pytest.mark.parametrize("labels", [60, 100, 300])
+def test_automatic_reuse_prefers_to_train_stages_and_tells_every_comparison(config, capsys, labels):
+    model = trained(config(labels=labels), "mode={kind: auto}")
     tried = [json.loads(s) for s in (model.parent / "decisions.jsonl").read_text().splitlines()]
     assert [d["attempt"] for d in tried][:2] == ["frozen", "unfrozen from stage2"]
     assert "all stages trained" in [d["attempt"] for d in tried]
-    best = [d for d in tried if d["kept"]][-1]
+    best = tried[0]
+    for found in tried[1:]:
+        # From frozen stages to trained ones unless they are clearly worse, and to fewer frozen
+        # ones only where they are clearly better.
+        order = [kind_of(one["attempt"]) for one in (best, found)]
+        margin = {True: -found["error"], False: found["error"]}[order[1] > order[0]]
+        assert found["kept"] == (found["gain"] > (margin if order[0] != order[1] else 0))
+        best = found if found["kept"] else best
     assert read_classifier(model).decisions["taken"] == best["attempt"]
-    assert all(d["gain"] > 0 for d in tried[1:] if d["kept"])
     shown = capsys.readouterr().out
     assert all(d["attempt"] in shown for d in tried) and f"taken: {best['attempt']}" in shown
 
