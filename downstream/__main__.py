@@ -15,12 +15,14 @@ from downstream.commands import (
     predict,
     report,
     serve,
+    study,
     suggest,
     train,
 )
 
 _COMMANDS = (
     curve,
+    study,
     depth,
     modes,
     ensemble,

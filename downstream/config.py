@@ -56,12 +56,9 @@ class StudyDataConfig(ReadingConfig):
     )
 
 
-class CurveConfig(RowsConfig):
-    """One study: accuracy against the number of labels, with pretraining and without."""
+class StudySettings(RowsConfig):
+    """What is compared on which labels, whatever the encoder is."""
 
-    encoder: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        description="path of an encoder.safetensors; several are pretraining seeds of one method"
-    )
     allow_external: bool = Field(
         False, description="import and run the code that an encoder of kind external names"
     )
@@ -89,10 +86,6 @@ class CurveConfig(RowsConfig):
     def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
         return ascending(values)
 
-    def encoders(self) -> tuple[str, ...]:
-        """Return the paths of the encoders."""
-        return (self.encoder,) if isinstance(self.encoder, str) else self.encoder
-
     def draws_for(self, arm: Arm, budget: int) -> int:
         """Return how many draws of an arm are run at a budget."""
         if arm == "scratch":
@@ -100,3 +93,15 @@ class CurveConfig(RowsConfig):
         if arm == "finetuned":
             return self.finetune.draws_for(budget, self.draws)
         return self.draws
+
+
+class CurveConfig(StudySettings):
+    """One study: accuracy against the number of labels, with pretraining and without."""
+
+    encoder: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="path of an encoder.safetensors; several are pretraining seeds of one method"
+    )
+
+    def encoders(self) -> tuple[str, ...]:
+        """Return the paths of the encoders."""
+        return (self.encoder,) if isinstance(self.encoder, str) else self.encoder

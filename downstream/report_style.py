@@ -1,6 +1,7 @@
 """How the report looks: the pages' palette with a role for each arm; the arms' names and marks."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pages import style
 
@@ -70,3 +71,38 @@ def arm_styles(arms: list[str]) -> dict[str, ArmStyle]:
         role, marker, line = _FURTHER[position % len(_FURTHER)]
         styles[arm] = ArmStyle(arm.replace("_", " "), role, marker, line, False)
     return {arm: styles[arm] for arm in arms}
+
+
+_SERIES_ROLES = ("arm-1", "arm-2", "arm-6", "arm-7", "arm-8")
+_SERIES_MARKERS = ("o", "s", "v", "P", "p", "h", "<")
+
+
+def series_styles(series: Sequence[tuple[str, str]]) -> list[ArmStyle]:
+    """Styles of the arms of several studies, each a key such as "gan/frozen" and its arm.
+
+    Controls look as in a report of one study; a pretrained arm has its study's colour and mark,
+    whole where it is fine-tuned and dashed where it is frozen.
+    """
+    studies = list(dict.fromkeys(key.split("/")[0] for key, arm in series if _pretrained(arm)))
+    styles = []
+    for key, arm in series:
+        known = arm_styles([arm])[arm]
+        if not _pretrained(arm):
+            own = key.split("/")[0]
+            styles.append(known if key == arm else replace(known, label=f"{own}: {known.label}"))
+            continue
+        place = studies.index(key.split("/")[0])
+        styles.append(
+            ArmStyle(
+                f"{studies[place]}, {'frozen' if arm == 'frozen' else 'fine-tuned'}",
+                _SERIES_ROLES[place % len(_SERIES_ROLES)],
+                _SERIES_MARKERS[place % len(_SERIES_MARKERS)],
+                _DASHED if arm == "frozen" else "solid",
+                True,
+            )
+        )
+    return styles
+
+
+def _pretrained(arm: str) -> bool:
+    return arm in _KNOWN and _KNOWN[arm].pretrained

@@ -65,6 +65,7 @@ def run_rows(
     *,
     overwrite: bool,
     exports: Sequence[str],
+    known: Sequence[KeyedRow] = (),
 ) -> Path | None:
     """Compute the rows that are missing in runs_dir/name/results.jsonl.
 
@@ -73,6 +74,7 @@ def run_rows(
         make_bench: picklable; called once here, after a look at the folder, and in each worker.
         row: the class of the rows.
         exports: the other files that the caller writes into the folder.
+        known: rows that were computed elsewhere, of which those that are missing here are taken.
     Returns:
         The folder, or None where a signal ended it before the last row.
     Raises:
@@ -95,6 +97,10 @@ def run_rows(
     results = ResultsFile(folder / RESULTS)
     try:
         done = {found.key for found in read_rows(folder / RESULTS, row)}
+        planned = {key for group in bench.groups() for key in group}
+        taken = [found for found in known if found.key in planned - done]
+        results.append(taken)
+        done |= {found.key for found in taken}
         # A group is computed whole even where a kill left some of its rows, so that what shares
         # its matrix products is the same in every run.
         groups = [group for group in bench.groups() if not set(group) <= done]
@@ -105,7 +111,7 @@ def run_rows(
     finally:
         results.close()
         directory.close()
-    return folder if {key for group in bench.groups() for key in group} <= done else None
+    return folder if planned <= done else None
 
 
 def _compute(

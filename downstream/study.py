@@ -1,5 +1,6 @@
 """The study: every row of the plan that is not there yet."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from downstream.workbench import open_workbench
 _EXPORTS = ("summary.json", "report.html", "curve.png", "curve.svg")
 
 
-def run_study(config: CurveConfig, *, overwrite: bool) -> Path | None:
+def run_study(config: CurveConfig, *, overwrite: bool, known: Sequence[Row] = ()) -> Path | None:
     """Compute the rows that are missing in runs_dir/name/results.jsonl.
 
+    Args:
+        known: rows of a study on the same data and settings, taken where they are missing.
     Returns:
         The study's folder, or None where a signal ended it before the last row.
     Raises:
         InputError, DataError, ModelError: one line; the folder then is as it was.
     """
     make = partial(open_workbench, config)
-    return run_rows(config, make, Row, overwrite=overwrite, exports=_EXPORTS)
+    return run_rows(config, make, Row, overwrite=overwrite, exports=_EXPORTS, known=known)

@@ -6,21 +6,54 @@ import argparse
 from pathlib import Path
 
 _TEXT = """\
-Write summary.json and report.html of a study from its rows, finished or not."""
+Write summary.json and report.html of a study from its rows, finished or not. Of several studies on
+the same data and with the same seed, write report.html and comparison.json, which put their arms
+side by side and compare them draw by draw, into a folder of their own."""
+
+_EXAMPLES = """\
+examples:
+  python -m downstream report runs/quickstart-curve
+  python -m downstream report runs/denoising-curve runs/gan-curve --out runs/compared"""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    report = commands.add_parser("report", help="write a study's report", description=_TEXT)
-    report.add_argument("folder", metavar="RUN_DIR", type=Path, help="the folder of the study")
+    report = commands.add_parser(
+        "report",
+        help="write the report of a study, or of several side by side",
+        description=_TEXT,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report.add_argument(
+        "folders", metavar="RUN_DIR", type=Path, nargs="+", help="the folder of a study"
+    )
+    report.add_argument(
+        "--out", metavar="FOLDER", type=Path, help="of several studies: where the page goes"
+    )
     report.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write summary.json and report.html."""
+    """Write what one study shows, or several."""
+    from downstream.comparison_page import comparison_headline
+    from downstream.comparison_report import write_comparison
     from downstream.report import write_report
+    from downstream.study_comparison import compare_studies
     from downstream.summary import write_summary
+    from training.errors import InputError
 
-    write_summary(args.folder)
-    print(f"wrote {write_report(args.folder)}")
+    several = len(args.folders) > 1
+    if several and args.out is None:
+        raise InputError("--out: several studies need a folder for their page; give one")
+    if args.out is not None and not several:
+        raise InputError("--out: one study's report lies in its own folder; leave it out")
+    for folder in args.folders:
+        write_summary(folder)
+    if not several:
+        print(f"wrote {write_report(args.folders[0])}")
+        return 0
+    found = compare_studies(args.folders)
+    page = write_comparison(found, args.out, name=args.out.name)
+    print(f"{comparison_headline(found)}\n\nwrote {page}")
     return 0

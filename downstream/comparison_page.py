@@ -1,0 +1,144 @@
+"""Several studies on one page: what its template is filled with, and what a terminal is told."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from downstream.config import Arm
+from downstream.report_comparisons import differences_figure
+from downstream.report_curve import accuracy_figure
+from downstream.report_drawing import count, themed
+from downstream.report_style import DARK, LIGHT
+from downstream.report_tables import accuracy_lines, difference_lines
+from downstream.statistics import in_percent
+from downstream.study_comparison import PRETRAINED, Series, StudyComparison, clear_leaders
+from pages.html import render
+
+_ARM_WORDS: dict[Arm, str] = {"finetuned": "Fine-tuned", "frozen": "Under a linear head, frozen"}
+_CONTENTS = (
+    ("curves", "Curves"),
+    ("accuracy", "Accuracy"),
+    ("differences", "Differences"),
+    ("studies", "Each study"),
+)
+
+
+def comparison_headline(found: StudyComparison) -> str:
+    """Return which encoder is measurably best, and with how many labels, in a sentence or two."""
+    if len(found.studies) == 1:
+        (study,) = found.studies.values()
+        verdict: str = study.summary["verdict"]
+        return verdict
+    sentences = [
+        _leaders(arm, of_arm) for arm in PRETRAINED if len(of_arm := found.of_arm(arm)) > 1
+    ]
+    return " ".join(sentences) or "No pretrained arm stands in two of these studies."
+
+
+def _leaders(arm: Arm, series: Sequence[Series]) -> str:
+    by_study: dict[str, list[int]] = {}
+    for budget, leader in clear_leaders(series).items():
+        by_study.setdefault("" if leader is None else leader.study, []).append(budget)
+    parts = [
+        f"{study} is measurably the best of {len(series)} with {_labels(budgets)}"
+        for study, budgets in by_study.items()
+        if study
+    ]
+    if not parts:
+        return f"{_ARM_WORDS[arm]}, no encoder is measurably the best with any number of labels."
+    if "" in by_study:
+        parts.append(f"with {_labels(by_study[''])} none is")
+    return f"{_ARM_WORDS[arm]}, {'; '.join(parts)}."
+
+
+def _labels(budgets: Sequence[int]) -> str:
+    counts = [count(budget) for budget in budgets]
+    text = counts[0] if len(counts) == 1 else f"{', '.join(counts[:-1])} and {counts[-1]}"
+    return f"{text} labels"
+
+
+def accuracy_table(found: StudyComparison) -> str:
+    """Return mean accuracy ± half its interval, in percent, as a Markdown table."""
+    heads = " | ".join(count(budget) for budget in found.budgets)
+    lines = [f"| accuracy, % ± 95 % | {heads} |", "|---" * (1 + len(found.budgets)) + "|"]
+    for one in found.series:
+        cells = [
+            in_percent(one.intervals[budget]) if budget in one.scores else "not run"
+            for budget in found.budgets
+        ]
+        lines.append(f"| {one.style.label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def render_comparison(found: StudyComparison, *, name: str, folder: Path) -> str:
+    """Return the page as HTML.
+
+    Args:
+        folder: where the page will lie, from which it refers to the reports of the studies.
+    """
+    templates = Path(__file__).with_name("templates")
+    return render(templates, "comparison.html.j2", _context(found, name, folder))
+
+
+def _context(found: StudyComparison, name: str, folder: Path) -> dict[str, Any]:
+    controls = [one for one in found.series if one.arm not in PRETRAINED]
+    figures = []
+    for arm in PRETRAINED:
+        shown = [*found.of_arm(arm), *controls]
+        if len(shown) > len(controls):
+            figures.append((arm, _ARM_WORDS[arm], _figure(arm, shown)))
+    arms = {one.key: one.curve() for one in found.series}
+    first = next(iter(found.studies.values()))
+    compared = found.comparisons()
+    return {
+        "light": LIGHT,
+        "dark": DARK,
+        "contents": _CONTENTS,
+        "name": name,
+        "headline": comparison_headline(found),
+        "facts": [
+            ("Images", first.environment["data"]["train"]["dataset"] or "unnamed"),
+            ("Studies", count(len(found.studies))),
+            ("Tested on", f"{count(first.environment['data']['test']['images'])} images"),
+            ("Draws", count(first.config.draws)),
+        ],
+        "figures": figures,
+        "budget_columns": [f"{count(budget)} labels" for budget in found.budgets],
+        "accuracy_lines": accuracy_lines(
+            arms,
+            {one.key: one.inference for one in found.series},
+            {one.key: one.scores for one in found.series},
+            found.budgets,
+        ),
+        "differences": themed(
+            "differences",
+            lambda narrow: differences_figure(compared, narrow=narrow),
+            "Paired differences in accuracy",
+            "One panel for each pair of encoders; the figures are in the table below.",
+        )
+        if compared
+        else None,
+        "difference_lines": difference_lines(compared, found.budgets),
+        "studies": [
+            (study, files.summary["verdict"], _report_of(files.folder, folder))
+            for study, files in found.studies.items()
+        ],
+        "version": first.environment["underlayer"],
+    }
+
+
+def _figure(arm: Arm, shown: Sequence[Series]) -> Any:
+    curves = [one.curve() for one in shown]
+    return themed(
+        f"curves-{arm}",
+        lambda narrow: accuracy_figure(curves, narrow=narrow),
+        f"{_ARM_WORDS[arm]}: accuracy against number of labels",
+        "All figures are in the table of accuracies.",
+    )
+
+
+def _report_of(study: Path, folder: Path) -> str | None:
+    """The study's own report as the page refers to it; None where there is none."""
+    report = study / "report.html"
+    return Path(os.path.relpath(report, folder)).as_posix() if report.is_file() else None

@@ -1,0 +1,92 @@
+"""A study of several encoders: pretrain those that are not there yet, then a curve for each.
+
+The curves share their draws of labels, and the rows of controls that do not depend on weights.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from downstream.config import CurveConfig, StudySettings
+from downstream.results import RESULTS, Row, read_rows
+from downstream.study import run_study
+from downstream.study_config import EncoderSource, PretrainingSource, StudyConfig
+from downstream.summary import write_summary
+from models.artifact import ArtifactHeader, read_artifact
+from training.errors import InputError
+from training.race import RaceConfig, run_race
+
+CURVES, PRETRAINING = "curves", "pretraining"
+_ARTIFACT = "encoder.safetensors"
+
+
+def run_encoder_studies(config: StudyConfig, *, overwrite: bool) -> list[Path] | None:
+    """Compute what is missing in runs_dir/name: pretraining runs, then the rows of every curve.
+
+    Args:
+        overwrite: begin the curves anew; pretraining runs that are there are kept.
+    Returns:
+        The folder of each encoder's curve, with its summary.json, in the config's order; None
+        where a signal ended it.
+    Raises:
+        InputError, DataError, ModelError: one line; a pretraining run that failed says why in the
+            file that the message names.
+    """
+    folder = Path(config.runs_dir, config.name)
+    artifacts: dict[str, tuple[str, ...]] = {}
+    for label, source in config.encoders.items():
+        paths = _artifacts(label, source, folder / PRETRAINING)
+        if paths is None:
+            return None
+        artifacts[label] = paths
+    finished: list[tuple[ArtifactHeader, Path]] = []
+    for label, paths in artifacts.items():
+        header = read_artifact(Path(paths[0]))
+        curve = _curve(config, label, paths, folder / CURVES)
+        rows = run_study(curve, overwrite=overwrite, known=_shared_rows(header, finished))
+        if rows is None:
+            return None
+        write_summary(rows)
+        finished.append((header, rows))
+    return [rows for _, rows in finished]
+
+
+def _artifacts(label: str, source: EncoderSource, runs: Path) -> tuple[str, ...] | None:
+    """Return the paths of an encoder's artifacts, pretrained first where that is asked for."""
+    if isinstance(source, str):
+        return (source,)
+    if not isinstance(source, PretrainingSource):
+        return source
+    race = RaceConfig(
+        base=source.pretrain,
+        runs_dir=str(runs),
+        overrides=source.overrides,
+        variants={label: ()},
+        seeds=source.seeds,
+    )
+    result = run_race(race, jobs=1)
+    if result.stopped:
+        return None
+    if result.failed:
+        raise InputError(
+            f"encoders.{label}: pretraining failed: {', '.join(result.failed)}; what it said is in "
+            f"{Path(runs, f'.{result.failed[0]}.txt')}"
+        )
+    return tuple(str(Path(runs, name, _ARTIFACT)) for name in race.runs())
+
+
+def _curve(config: StudyConfig, label: str, paths: tuple[str, ...], folder: Path) -> CurveConfig:
+    shared = {name: getattr(config, name) for name in StudySettings.model_fields}
+    return CurveConfig(**{**shared, "name": label, "runs_dir": str(folder)}, encoder=paths)
+
+
+def _shared_rows(
+    header: ArtifactHeader, finished: Sequence[tuple[ArtifactHeader, Path]]
+) -> list[Row]:
+    """Return rows of other curves that are this one's too: nothing in them depends on weights."""
+    shared: dict[object, Row] = {}
+    for other, folder in finished:
+        alike = (other.spec, other.input) == (header.spec, header.input)
+        for row in read_rows(folder / RESULTS, Row):
+            if row.arm == "raw_logistic" or (alike and row.arm in ("random_frozen", "scratch")):
+                shared.setdefault(row.key, row)
+    return list(shared.values())

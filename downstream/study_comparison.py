@@ -1,0 +1,199 @@
+"""Several finished studies side by side: their arms on the same labels, and what differs.
+
+Accuracies are fractions in [0, 1].
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from downstream.config import Arm
+from downstream.report_comparisons import Comparison
+from downstream.report_curve import Curve
+from downstream.report_study import StudyFiles, read_study
+from downstream.report_style import ArmStyle, series_styles
+from downstream.report_tables import clear_winner
+from downstream.statistics import Interval, mean_interval, paired_difference
+from downstream.summary import ScoresByBudget, scores_by_arm
+from training.errors import InputError
+
+PRETRAINED: tuple[Arm, ...] = ("finetuned", "frozen")
+
+
+@dataclass(frozen=True)
+class Series:
+    """An arm of a study, or a control that several studies have in common.
+
+    Fields:
+        key: what tells it from all others, such as "gan/frozen" or "scratch".
+        scores: budget -> (draw, seed) -> accuracy.
+    """
+
+    key: str
+    arm: Arm
+    study: str
+    style: ArmStyle
+    inference: str
+    scores: ScoresByBudget
+
+    @property
+    def intervals(self) -> dict[int, Interval]:
+        """Mean accuracy with its interval at each budget."""
+        return {budget: mean_interval(self.scores[budget]) for budget in sorted(self.scores)}
+
+    def curve(self) -> Curve:
+        """Return it as figures and tables take it."""
+        rows = {budget: list(scores.values()) for budget, scores in self.scores.items()}
+        return Curve(self.style, self.intervals, rows)
+
+
+@dataclass(frozen=True)
+class StudyComparison:
+    """Studies of one training and test set, whose draws of labels are the same.
+
+    Fields:
+        studies: name -> study.
+        series: pretrained arms of all studies first, then controls, each once.
+    """
+
+    studies: Mapping[str, StudyFiles]
+    series: Sequence[Series]
+
+    @property
+    def budgets(self) -> list[int]:
+        """Numbers of labels that any of them has, ascending."""
+        return sorted({budget for one in self.series for budget in one.scores})
+
+    def of_arm(self, arm: Arm) -> list[Series]:
+        """Return an arm of every study that has it, in the order of the studies."""
+        return [one for one in self.series if one.arm == arm]
+
+    def differences(self) -> list[tuple[Series, Series, dict[int, Interval]]]:
+        """Return for each pretrained arm how every study differs from those before it.
+
+        Differences are paired over draws; encoders are independent sources of spread.
+        """
+        found = []
+        for arm in PRETRAINED:
+            of_arm = self.of_arm(arm)
+            for place, one in enumerate(of_arm):
+                for other in of_arm[:place]:
+                    paired = _paired(one, other)
+                    found.append((one, other, paired))
+        return found
+
+    def comparisons(self) -> list[Comparison]:
+        """Return the differences as figures and tables take them."""
+        return [Comparison(one.style, other.style, d) for one, other, d in self.differences()]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what comparison.json holds."""
+        return {
+            "studies": {
+                name: {"folder": str(study.folder), "verdict": study.summary["verdict"]}
+                for name, study in self.studies.items()
+            },
+            "series": {
+                one.key: {
+                    "study": one.study,
+                    "arm": one.arm,
+                    "inference": one.inference,
+                    "accuracy": {
+                        str(budget): asdict(found) for budget, found in one.intervals.items()
+                    },
+                }
+                for one in self.series
+            },
+            "differences": [
+                {"series": one.key, "other": other.key, "budget": budget, **asdict(found)}
+                for one, other, paired in self.differences()
+                for budget, found in paired.items()
+            ],
+        }
+
+
+def compare_studies(folders: Sequence[Path]) -> StudyComparison:
+    """Read finished studies, named by their folders, and put them side by side.
+
+    Raises:
+        InputError: a folder holds no study with a summary; two have the same name; or they were not
+            made with the same data, classes and seed; one line.
+    """
+    studies: dict[str, StudyFiles] = {}
+    for folder in folders:
+        study = read_study(folder)
+        name = study.config.name
+        if name in studies:
+            raise InputError(f"{folder}: a study called {name} was given before; give each once")
+        studies[name] = study
+    _check_paired(list(studies.values()))
+    return StudyComparison(studies, _series(studies))
+
+
+def clear_leaders(series: Sequence[Series]) -> dict[int, Series | None]:
+    """Return for each budget the series that is measurably ahead of every other that has it."""
+    found: dict[int, Series | None] = {}
+    for budget in sorted({budget for one in series for budget in one.scores}):
+        there = {one.key: one for one in series if budget in one.scores}
+        winner = clear_winner({key: one.scores for key, one in there.items()}, budget)
+        found[budget] = None if winner is None else there[winner]
+    return found
+
+
+def _paired(one: Series, other: Series) -> dict[int, Interval]:
+    shared = sorted(one.scores.keys() & other.scores.keys())
+    found = {b: paired_difference(one.scores[b], other.scores[b]) for b in shared}
+    return {budget: interval for budget, interval in found.items() if interval is not None}
+
+
+def _check_paired(studies: Sequence[StudyFiles]) -> None:
+    """Check that the draws are the same, as they follow from seed and training labels."""
+    first = studies[0]
+    for study in studies[1:]:
+        for what, here, there in (
+            ("seed", study.environment["seed"], first.environment["seed"]),
+            ("training images", *(_split(one, "train") for one in (study, first))),
+            ("test images", *(_split(one, "test") for one in (study, first))),
+        ):
+            if here != there:
+                raise InputError(
+                    f"{study.folder}: its {what} ({here}) is not that of {first.folder} ({there}); "
+                    "studies are compared draw by draw, so give some of the same data and seed"
+                )
+
+
+def _split(study: StudyFiles, split: str) -> str:
+    fingerprint: str = study.environment["data"][split]["fingerprint"]
+    return fingerprint
+
+
+def _series(studies: Mapping[str, StudyFiles]) -> list[Series]:
+    arms: list[tuple[str, str, Arm, str, ScoresByBudget]] = []
+    controls: list[tuple[str, str, Arm, str, ScoresByBudget]] = []
+    for name, study in studies.items():
+        for arm, scores in scores_by_arm(study.rows).items():
+            word = study.summary["inference"][arm]
+            if arm in PRETRAINED:
+                arms.append((f"{name}/{arm}", name, arm, word, scores))
+            elif not any(arm == a and _same(scores, s) for *_, a, _, s in controls):
+                taken = any(arm == a for *_, a, _, _ in controls)
+                controls.append((f"{name}/{arm}" if taken else arm, name, arm, word, scores))
+    found = arms + controls
+    styles = series_styles([(key, arm) for key, _, arm, _, _ in found])
+    return [
+        Series(key, arm, study, style, word, scores)
+        for (key, study, arm, word, scores), style in zip(found, styles, strict=True)
+    ]
+
+
+def _same(scores: ScoresByBudget, other: ScoresByBudget) -> bool:
+    """Whether two tables agree wherever both have a score, and share some."""
+    shared = [
+        (table[key], other[budget][key])
+        for budget, table in scores.items()
+        if budget in other
+        for key in table
+        if key in other[budget]
+    ]
+    return bool(shared) and all(ours == theirs for ours, theirs in shared)
