@@ -24,16 +24,15 @@ _CONTENTS = (
 )
 
 
-def comparison_headline(found: StudyComparison) -> str:
-    """Return which encoder is measurably best, and with how many labels, in a sentence or two."""
+def comparison_headlines(found: StudyComparison) -> list[str]:
+    """Return for each arm which encoder is measurably best, and with how many labels."""
     if len(found.studies) == 1:
         (study,) = found.studies.values()
-        verdict: str = study.summary["verdict"]
-        return verdict
+        return [study.summary["verdict"]]
     sentences = [
         _leaders(arm, of_arm) for arm in PRETRAINED if len(of_arm := found.of_arm(arm)) > 1
     ]
-    return " ".join(sentences) or "No pretrained arm stands in two of these studies."
+    return sentences or ["No pretrained arm stands in two of these studies."]
 
 
 def _leaders(arm: Arm, series: Sequence[Series]) -> str:
@@ -91,12 +90,14 @@ def _context(found: StudyComparison, name: str, folder: Path) -> dict[str, Any]:
     arms = {one.key: one.curve() for one in found.series}
     first = next(iter(found.studies.values()))
     compared = found.comparisons()
+    headline, *lead = comparison_headlines(found)
     return {
         "light": LIGHT,
         "dark": DARK,
         "contents": _CONTENTS,
         "name": name,
-        "headline": comparison_headline(found),
+        "headline": headline,
+        "lead": " ".join(lead),
         "facts": [
             ("Images", first.environment["data"]["train"]["dataset"] or "unnamed"),
             ("Studies", count(len(found.studies))),

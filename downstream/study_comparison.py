@@ -3,6 +3,7 @@
 Accuracies are fractions in [0, 1].
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -169,21 +170,22 @@ def _split(study: StudyFiles, split: str) -> str:
 
 
 def _series(studies: Mapping[str, StudyFiles]) -> list[Series]:
-    arms: list[tuple[str, str, Arm, str, ScoresByBudget]] = []
-    controls: list[tuple[str, str, Arm, str, ScoresByBudget]] = []
+    pretrained: list[tuple[str, Arm, ScoresByBudget]] = []
+    controls: list[tuple[str, Arm, ScoresByBudget]] = []
     for name, study in studies.items():
         for arm, scores in scores_by_arm(study.rows).items():
-            word = study.summary["inference"][arm]
             if arm in PRETRAINED:
-                arms.append((f"{name}/{arm}", name, arm, word, scores))
-            elif not any(arm == a and _same(scores, s) for *_, a, _, s in controls):
-                taken = any(arm == a for *_, a, _, _ in controls)
-                controls.append((f"{name}/{arm}" if taken else arm, name, arm, word, scores))
-    found = arms + controls
-    styles = series_styles([(key, arm) for key, _, arm, _, _ in found])
+                pretrained.append((name, arm, scores))
+            elif not any(arm == a and _same(scores, known) for _, a, known in controls):
+                controls.append((name, arm, scores))
+    kinds = Counter(arm for _, arm, _ in controls)
+    keys = [f"{name}/{arm}" for name, arm, _ in pretrained]
+    keys += [arm if kinds[arm] == 1 else f"{name}/{arm}" for name, arm, _ in controls]
+    found = pretrained + controls
+    styles = series_styles([(key, arm) for key, (_, arm, _) in zip(keys, found, strict=True)])
     return [
-        Series(key, arm, study, style, word, scores)
-        for (key, study, arm, word, scores), style in zip(found, styles, strict=True)
+        Series(key, arm, name, style, studies[name].summary["inference"][arm], scores)
+        for key, style, (name, arm, scores) in zip(keys, styles, found, strict=True)
     ]
 
 

@@ -36,7 +36,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write what one study shows, or several."""
-    from downstream.comparison_page import comparison_headline
+    from downstream.comparison_page import comparison_headlines
     from downstream.comparison_report import write_comparison
     from downstream.report import write_report
     from downstream.study_comparison import compare_studies
@@ -55,5 +55,5 @@ def run(args: argparse.Namespace) -> int:
         return 0
     found = compare_studies(args.folders)
     page = write_comparison(found, args.out, name=args.out.name)
-    print(f"{comparison_headline(found)}\n\nwrote {page}")
+    print(*comparison_headlines(found), "", f"wrote {page}", sep="\n")
     return 0

@@ -47,7 +47,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run a study of several encoders, and write and print what it shows."""
     from downstream.commands.say_cache import say_cache_size
-    from downstream.comparison_page import accuracy_table, comparison_headline
+    from downstream.comparison_page import accuracy_table, comparison_headlines
     from downstream.comparison_report import write_comparison
     from downstream.encoder_studies import CURVES, run_encoder_studies
     from downstream.report import write_report
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(config.runs_dir, config.name)
     page = write_comparison(found, folder, name=config.name)
     if len(studies) > 1:
-        print(f"\n{comparison_headline(found)}")
+        print("", *comparison_headlines(found), sep="\n")
     for name, files in found.studies.items():
         print(f"\n{name}: {files.summary['verdict']}")
     print(f"\n{accuracy_table(found)}\n\nreport: {page}")

@@ -7,7 +7,7 @@ import pytest
 from downstream.__main__ import main
 
 FOLDER = Path(__file__).parents[2] / "configs/downstream"
-COMMANDS = {name: name for name in ("depth", "ensemble", "modes", "train")} | {
+COMMANDS = {name: name for name in ("depth", "ensemble", "modes", "study", "train")} | {
     "ensemble_fashion_mnist": "ensemble"
 }
 

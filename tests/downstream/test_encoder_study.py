@@ -1,0 +1,159 @@
+"""`python -m downstream study` and `report A B`: several encoders on the same labels."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from downstream.__main__ import main
+from downstream.results import Row, read_rows
+from downstream.statistics import paired_difference
+from tests.html_pages import Page
+
+
+@pytest.fixture
+def several(digits, encoders, tmp_path):
+    """Return a function that writes a small study of two encoders, changed as asked."""
+
+    def write(**changes) -> Path:
+        values = {
+            "name": "study",
+            "runs_dir": str(tmp_path / "runs"),
+            "encoders": {"one": str(encoders[0]), "two": str(encoders[1])},
+            "data": {"train": f"{digits}/train-*.tar", "test": f"{digits}/test-*.tar"},
+            "budgets": [20, 60],
+            "draws": 2,
+            "features": {"grid": 2},
+            "head": {"kind": "softmax", "steps": 40},
+            "arms": ["frozen", "random_frozen", "raw_logistic"],
+            **changes,
+        }
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def pretraining(digits, tmp_path) -> Path:
+    """The config of a pretraining of a few steps on the digits."""
+    values = {
+        "name": "tiny",
+        "data": {"shards": f"{digits}/train-*.tar"},
+        "steps": 3,
+        "batch_size": 16,
+        "encoder": {"kind": "conv", "widths": [4, 8]},
+        "objective": {"kind": "autoencoder"},
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def rows_of(folder: Path) -> dict:
+    return {row.key: row for row in read_rows(folder / "results.jsonl", Row)}
+
+
+def test_every_encoder_has_the_rows_of_a_curve_of_its_own(several, study, encoders, tmp_path):
+    assert main(["study", str(several())]) == 0
+    arms = ["frozen", "random_frozen", "raw_logistic"]
+    for label, encoder in zip(("one", "two"), encoders, strict=True):
+        path = study(name=label, encoder=str(encoder), arms=arms, workers=1)
+        assert main(["curve", str(path)]) == 0
+        alone, among = rows_of(tmp_path / "runs" / label), rows_of(curve(tmp_path, label))
+        assert alone.keys() == among.keys()
+        assert all(alone[key].nll == among[key].nll for key in alone)
+
+
+def curve(tmp_path: Path, label: str) -> Path:
+    return tmp_path / "runs/study/curves" / label
+
+
+def test_controls_are_computed_once_and_differences_are_paired(several, tmp_path, capsys):
+    assert main(["study", str(several())]) == 0
+    one, two = (rows_of(curve(tmp_path, label)) for label in ("one", "two"))
+    controls = [key for key in one if key.arm != "frozen"]
+    # A time that is the same to the last digit was not measured twice.
+    assert controls and all(one[key].seconds == two[key].seconds for key in controls)
+    folder = tmp_path / "runs/study"
+    found = json.loads((folder / "comparison.json").read_text())
+    assert set(found["series"]) == {"one/frozen", "two/frozen", "random_frozen", "raw_logistic"}
+    for entry in found["differences"]:
+        assert (entry["series"], entry["other"]) == ("two/frozen", "one/frozen")
+        scores = [
+            {
+                (k.draw, 0): r.accuracy
+                for k, r in rows.items()
+                if k[:2] == ("frozen", entry["budget"])
+            }
+            for rows in (two, one)
+        ]
+        wanted = paired_difference(*scores)
+        assert wanted is not None and entry["mean"] == pytest.approx(wanted.mean)
+        assert (entry["low"], entry["high"]) == pytest.approx((wanted.low, wanted.high))
+    said = capsys.readouterr().out
+    assert "one: " in said and "two, frozen" in said
+    page = Page((folder / "report.html").read_text())
+    assert not page.all("script") and not page.all("img")
+    links = [a["href"] for a in page.all("a") if not a["href"].startswith("#")]
+    assert len(links) == 2 and all((folder / link).is_file() for link in links)
+
+
+def test_an_encoder_is_pretrained_first_and_reused_afterwards(
+    several, encoders, pretraining, tmp_path, capsys
+):
+    source = {"pretrain": str(pretraining), "seeds": [0, 1], "overrides": ["batch_size=8"]}
+    path = several(encoders={"made": source, "given": str(encoders[0])}, arms=["frozen"])
+    assert main(["study", str(path)]) == 0
+    runs = tmp_path / "runs/study/pretraining"
+    artifacts = [runs / f"made-seed{seed}/encoder.safetensors" for seed in (0, 1)]
+    made = [artifact.read_bytes() for artifact in artifacts]
+    assert made[0] != made[1]
+    assert {key.seed for key in rows_of(curve(tmp_path, "made"))} == {0, 1}
+    times = [artifact.stat().st_mtime_ns for artifact in artifacts]
+    assert main(["study", str(path), "--overwrite"]) == 0
+    assert [artifact.stat().st_mtime_ns for artifact in artifacts] == times
+    # With other settings it would be another run: it is not taken for the same.
+    source["overrides"] = ["batch_size=4"]
+    several(encoders={"made": source}, arms=["frozen"])
+    capsys.readouterr()
+    assert main(["study", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "encoders.made" in line and "made-seed0" in line
+    assert "batch_size" in (runs / ".made-seed0.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"encoders": {}}, ["encoders"]),
+        ({"encoders": {"a b": "x.safetensors"}}, ["encoders", "a b"]),
+        ({"encoders": {"one": "nowhere.safetensors"}}, ["nowhere.safetensors"]),
+        ({"encoders": {"one": {"pretrain": "nowhere.yaml"}}}, ["encoders.one", "one-seed0"]),
+        ({"budgets": [5]}, ["5", "10 classes"]),
+    ],
+)
+def test_bad_input_is_told_in_one_line(several, capsys, changes, words):
+    assert main(["study", str(several(**changes))]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and all(word in line for word in words)
+
+
+def test_studies_that_are_not_paired_are_not_compared(study, tmp_path, capsys):
+    for name, seed in (("first", 0), ("second", 1)):
+        path = study(name=name, seed=seed, arms=["raw_logistic"], workers=1)
+        assert main(["curve", str(path)]) == 0
+    folders = [str(tmp_path / "runs" / name) for name in ("first", "second")]
+    for arguments, word in (
+        ([*folders, "--out", str(tmp_path / "out")], "seed (1)"),
+        (folders, "--out"),
+        ([folders[0], "--out", str(tmp_path / "out")], "--out"),
+        ([folders[0], folders[0], "--out", str(tmp_path / "out")], "called first"),
+    ):
+        capsys.readouterr()
+        assert main(["report", *arguments]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert word in line
+    assert not (tmp_path / "out").exists()
