@@ -2,15 +2,21 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from data.pack import pack
+from data.store import open_store
 from downstream.__main__ import main
+from downstream.config import ARMS
 from downstream.results import Row, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +125,50 @@ def test_a_killed_study_goes_on_and_ends_as_an_uninterrupted_one(uninterrupted, 
     assert values(read_rows(rows_file, Row)) == values(read_rows(folder / "results.jsonl", Row))
     assert main(["curve", str(config), "name=killed"]) == 0
     assert "0 to compute" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_any_moment_change_no_row(uninterrupted):
+    config, folder, _ = uninterrupted
+    killed = folder.with_name("killed-often")
+    moments = random.Random(0)
+    for _ in range(20):
+        process = start("curve", config, "name=killed-often")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=moments.uniform(1, 12))
+        with suppress(ProcessLookupError):  # it may have ended before
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    finish(start("curve", config, "name=killed-often"))
+    found = values(read_rows(killed / "results.jsonl", Row))
+    assert found == values(read_rows(folder / "results.jsonl", Row))
+
+
+def test_no_choice_is_made_by_the_test_labels(study, digits, tmp_path):
+    """With other labels on the test images only scores differ."""
+    store = {name: open_store(f"{digits}/{name}-*.tar") for name in ("train", "test")}
+    wrong = (store["test"].labels + 3) % 10
+    np.savez(
+        tmp_path / "wrong.npz",
+        x_train=store["train"].images[:, 0].numpy(),
+        y_train=store["train"].labels.numpy(),
+        x_test=store["test"].images[:, 0].numpy(),
+        y_test=wrong.numpy(),
+    )
+    pack(str(tmp_path / "wrong.npz"), tmp_path / "wrong")
+    trials = {"trials": [{}, {"lr": 0.03}], "validation_labels": 20, "recipe": {"steps": 6}}
+    rows = []
+    for name, folder in (("right", digits), ("wrong", tmp_path / "wrong")):
+        data = {split: f"{folder}/{split}-*.tar" for split in ("train", "test")}
+        changes = {"name": name, "data": data, "scratch": trials, "finetune": trials}
+        assert main(["curve", str(study(**changes, budgets=[40], draws=1, workers=1))]) == 0
+        found = read_rows(tmp_path / "runs" / name / "results.jsonl", Row)
+        rows.append({row.key: row for row in found})
+    right, wrong_rows = rows
+    assert {key.arm for key in right} == set(ARMS)
+    for key, row in right.items():
+        assert row.choices == wrong_rows[key].choices
+        assert row.accuracy != wrong_rows[key].accuracy
 
 
 def test_a_stopped_study_ends_well_and_says_how_to_go_on(uninterrupted, capsys):
