@@ -10,6 +10,7 @@ from data.errors import DataError
 Integers = npt.NDArray[np.int64]
 
 _BUDGET = zlib.crc32(b"budget")
+_NATURAL = zlib.crc32(b"natural")
 _FOLDS = zlib.crc32(b"folds")
 
 
@@ -29,6 +30,12 @@ def budget_order(labels: Integers, *, draw: int, seed: int) -> Integers:
     # Round r takes the r-th row of every class, the classes in a new random order each round.
     order = np.lexsort((generator.random(len(shuffled)), place_in_class))
     return shuffled[order]
+
+
+def natural_order(labels: Integers, *, draw: int, seed: int) -> Integers:
+    """A random order of all rows, one per (seed, draw), in which classes are as frequent as they
+    are: a permutation of 0 .. N - 1 for class numbers [N]. The budgets of one draw are nested."""
+    return np.random.default_rng((seed, _NATURAL, draw)).permutation(len(labels))
 
 
 def check_budget(labels: Integers, budget: int, num_classes: int, *, key: str = "budgets") -> None:

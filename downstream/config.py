@@ -67,6 +67,17 @@ class StudySettings(RowsConfig):
         (50, 100, 250, 500, 1000, 3000),
         description="numbers of labels that a method sees in all, validation labels included",
     )
+    budgets_per_class: tuple[PositiveInt, ...] = Field(
+        (), description="further budgets, in labels of each class; in place of the default ones"
+    )
+    budget_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (), description="further budgets, as shares of data.train; in place of the default ones"
+    )
+    sampling: Literal["balanced", "natural"] = Field(
+        "balanced",
+        description="balanced: every class has equally many labels, as far as it has images; "
+        "natural: labels are drawn as they come, so that rare classes stay rare",
+    )
     draws: PositiveInt = Field(
         5, description="choices of labelled images, the same for every arm; 2 or more for intervals"
     )

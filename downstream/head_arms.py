@@ -169,6 +169,7 @@ def head_rows(
                 seconds=seconds,
                 choices=head.choices,
                 inference=row_inference(arm, config, inputs),
+                class_counts=inputs.class_counts(draws[draw]),
             )
         )
     return rows

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from data.labels import check_budget
@@ -70,6 +72,11 @@ class StudyInputs:
     def classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    def class_counts(self, rows: NDArray[np.int64]) -> list[int]:
+        """Return how many of some training rows are of each class."""
+        labels = self.train.labels[torch.from_numpy(rows)]
+        return torch.bincount(labels, minlength=self.classes).tolist()
 
     def encoder_of_seed(self, seed: int) -> PretrainedEncoder:
         """Return the encoder whose rows carry a seed."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data.labels import budget_order
+from data.labels import budget_order, natural_order
 from downstream.config import HEAD_ARMS, Arm, CurveConfig
 from downstream.inputs import StudyInputs
 from downstream.results import RowKey
@@ -17,8 +17,9 @@ Group = tuple[RowKey, ...]
 def draw_rows(inputs: StudyInputs, config: CurveConfig) -> list[NDArray[np.int64]]:
     """Return for each draw the training rows of the largest budget; smaller ones are its start."""
     labels = inputs.train.labels.numpy()
+    order = budget_order if config.sampling == "balanced" else natural_order
     return [
-        budget_order(labels, draw=draw, seed=config.seed)[: max(config.budgets)]
+        order(labels, draw=draw, seed=config.seed)[: max(config.budgets)]
         for draw in range(config.draws)
     ]
 

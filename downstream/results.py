@@ -36,6 +36,7 @@ class Row:
             share their time equally.
         choices: what was chosen inside the labels, and by which scores.
         inference: whether the test images were seen, without labels, before they were scored.
+        class_counts: how many of the labels are of each class.
     """
 
     arm: Arm
@@ -48,7 +49,9 @@ class Row:
     nll: float
     seconds: float
     choices: dict[str, Any]
-    inference: Inference = "inductive"  # rows of older studies lack it
+    # Rows of older studies lack these.
+    inference: Inference = "inductive"
+    class_counts: list[int] | None = None
 
     @property
     def key(self) -> RowKey:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from downstream.budgets import resolve_budgets
 from downstream.config import CurveConfig
 from downstream.results import Row
 from downstream.runner import run_rows
@@ -22,5 +23,6 @@ def run_study(config: CurveConfig, *, overwrite: bool, known: Sequence[Row] = ()
     Raises:
         InputError, DataError, ModelError: one line; the folder then is as it was.
     """
+    config = resolve_budgets(config)
     make = partial(open_workbench, config)
     return run_rows(config, make, Row, overwrite=overwrite, exports=_EXPORTS, known=known)

@@ -56,6 +56,7 @@ def train_row(
         seconds=time.perf_counter() - began,
         choices={**choices, "images": bench.images},
         inference=row_inference(key.arm, config, inputs),
+        class_counts=inputs.class_counts(labelled),
     )
 
 
