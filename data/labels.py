@@ -11,25 +11,48 @@ Integers = npt.NDArray[np.int64]
 
 _BUDGET = zlib.crc32(b"budget")
 _NATURAL = zlib.crc32(b"natural")
+_NOISE = zlib.crc32(b"noise")
 _FOLDS = zlib.crc32(b"folds")
 
 
-def budget_order(labels: Integers, *, draw: int, seed: int) -> Integers:
-    """A class-balanced random order of all rows, one per (seed, draw).
+def budget_order(labels: Integers, *, draw: int, seed: int, imbalance: float = 1.0) -> Integers:
+    """A class-balanced random order of all rows, one per (seed, draw), or a long-tailed one.
 
     Its first N rows, for any N, hold every class equally often, give or take one, as far as the
     class has that many rows. So the budgets of one draw are nested, each the beginning of the next.
 
     Args:
         labels: class numbers [N].
+        imbalance: how many times as often the most frequent class comes as the rarest; those
+            between fall off exponentially, in an order of the draw's own (Cao et al. 2019).
     Returns:
         A permutation of 0 .. N - 1.
     """
     generator = np.random.default_rng((seed, _BUDGET, draw))
     shuffled, place_in_class = _shuffled_by_class(np.asarray(labels), generator)
-    # Round r takes the r-th row of every class, the classes in a new random order each round.
-    order = np.lexsort((generator.random(len(shuffled)), place_in_class))
-    return shuffled[order]
+    ties = generator.random(len(shuffled))
+    if imbalance == 1.0:
+        # Round r takes the r-th row of every class, the classes in a new random order each round.
+        return shuffled[np.lexsort((ties, place_in_class))]
+    classes, position = np.unique(labels[shuffled], return_inverse=True)
+    ranks = generator.permutation(len(classes)) / max(1, len(classes) - 1)
+    # Every class's first row comes before any second: no budget lacks a class.
+    later = place_in_class * imbalance ** ranks[position]
+    return shuffled[np.lexsort((ties, later))]
+
+
+def noisy_labels(labels: Integers, share: float, num_classes: int, *, seed: int) -> Integers:
+    """Return labels [N], a share of which, chosen at random, are another class each.
+
+    Each other class is as likely. A larger share replaces the same labels and more.
+    """
+    generator = np.random.default_rng((seed, _NOISE))
+    chosen = generator.permutation(len(labels))
+    steps = generator.integers(1, num_classes, size=len(labels))
+    noisy = labels.copy()
+    rows = chosen[: round(share * len(labels))]
+    noisy[rows] = (labels[rows] + steps[rows]) % num_classes
+    return noisy
 
 
 def natural_order(labels: Integers, *, draw: int, seed: int) -> Integers:

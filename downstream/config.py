@@ -1,8 +1,8 @@
 """The config of a label-efficiency study: its table of contents."""
 
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Literal, Self, TypeVar, get_args
 
-from pydantic import Field, PositiveInt, StringConstraints, field_validator
+from pydantic import Field, PositiveInt, StringConstraints, field_validator, model_validator
 
 from data.store import ReadingConfig
 from downstream.features import FeaturesConfig
@@ -78,6 +78,19 @@ class StudySettings(RowsConfig):
         description="balanced: every class has equally many labels, as far as it has images; "
         "natural: labels are drawn as they come, so that rare classes stay rare",
     )
+    imbalance: float = Field(
+        1.0,
+        ge=1,
+        description="how many times as many labels the most frequent class has as the rarest; the "
+        "others fall off exponentially, in an order of the draw's own",
+    )
+    label_noise: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training labels that are replaced by another class, the same "
+        "ones in all draws and arms; test labels stay as they are",
+    )
     draws: PositiveInt = Field(
         5, description="choices of labelled images, the same for every arm; 2 or more for intervals"
     )
@@ -96,6 +109,15 @@ class StudySettings(RowsConfig):
     @classmethod
     def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
         return ascending(values)
+
+    @model_validator(mode="after")
+    def _one_kind_of_imbalance(self) -> Self:
+        if self.sampling == "natural" and self.imbalance > 1:
+            raise ValueError(
+                f"imbalance: found {self.imbalance:g} with sampling natural, where classes are as "
+                "frequent as they are; leave it 1, or take sampling balanced"
+            )
+        return self
 
     def draws_for(self, arm: Arm, budget: int) -> int:
         """Return how many draws of an arm are run at a budget."""

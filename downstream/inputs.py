@@ -1,7 +1,7 @@
 """What a study works on: labelled images and encoders, opened and checked against each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.labels import check_budget
+from data.labels import check_budget, noisy_labels
 from data.store import ResidentStore
 from downstream.config import CurveConfig, StudyDataConfig
 from downstream.features import FeaturesConfig, check_stages
@@ -99,6 +99,11 @@ def open_inputs(config: CurveConfig) -> StudyInputs:
         check_fit(encoders, key, store)
     class_names = names_of_classes(train_store, test_store)
     train, test = labelled("train", train_store), labelled("test", test_store)
+    if config.label_noise > 0:
+        labels = noisy_labels(
+            train.labels.numpy(), config.label_noise, len(class_names), seed=config.seed
+        )
+        train = replace(train, labels=torch.from_numpy(labels))
     for budget in config.budgets:
         check_budget(train.labels.numpy(), budget, len(class_names))
     pretraining = _open_pretraining(config.data, encoders)

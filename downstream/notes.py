@@ -65,6 +65,14 @@ def study_notes(config: CurveConfig, environment: Mapping[str, Any], leaks: Leak
             else "; the spread between pretraining runs is not covered."
         ),
     ]
+    if config.sampling == "natural":
+        notes.append("Labels were drawn as they come: rare classes have few, perhaps none.")
+    if config.imbalance > 1:
+        notes.append(
+            f"The most frequent class has {config.imbalance:g} times as many labels as the rarest."
+        )
+    if config.label_noise > 0:
+        notes.append(f"{100 * config.label_noise:g} % of the training labels are wrong on purpose.")
     for arm, settings in (("scratch", config.scratch), ("finetuned", config.finetune)):
         if arm not in config.arms:
             continue

@@ -1,6 +1,7 @@
 """Which rows a study has, and in which order they are computed."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,11 @@ Group = tuple[RowKey, ...]
 def draw_rows(inputs: StudyInputs, config: CurveConfig) -> list[NDArray[np.int64]]:
     """Return for each draw the training rows of the largest budget; smaller ones are its start."""
     labels = inputs.train.labels.numpy()
-    order = budget_order if config.sampling == "balanced" else natural_order
-    return [
-        order(labels, draw=draw, seed=config.seed)[: max(config.budgets)]
-        for draw in range(config.draws)
-    ]
+    if config.sampling == "natural":
+        order = partial(natural_order, labels, seed=config.seed)
+    else:
+        order = partial(budget_order, labels, seed=config.seed, imbalance=config.imbalance)
+    return [order(draw=draw)[: max(config.budgets)] for draw in range(config.draws)]
 
 
 def arm_seeds(arm: Arm, draw: int, encoder_seeds: Sequence[int]) -> list[int]:

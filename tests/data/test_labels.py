@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from data.errors import DataError
-from data.labels import budget_order, check_budget, stratified_folds
+from data.labels import (
+    budget_order,
+    check_budget,
+    natural_order,
+    noisy_labels,
+    stratified_folds,
+)
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(5), [30, 30, 30, 30, 6]))
 
@@ -39,6 +45,32 @@ def test_every_row_of_a_class_is_drawn_equally_often():
     common = LABELS != 4
     assert abs(share[common].mean() - 5 / 30) < 1e-9
     assert np.abs(share[common] - 5 / 30).max() < 5 * np.sqrt(5 / 30 * 25 / 30 / draws)
+
+
+def test_a_long_tail_has_the_ratio_asked_for_and_lacks_no_class():
+    labels = np.repeat(np.arange(5), 400)
+    for draw in range(3):
+        order = budget_order(labels, draw=draw, seed=0, imbalance=16)
+        assert sorted(order) == list(range(len(labels)))
+        assert (np.bincount(labels[order[:5]]) == 1).all()
+        counts = np.sort(np.bincount(labels[order[:620]], minlength=5))
+        assert counts == pytest.approx([20, 40, 80, 160, 320], abs=2)
+
+
+def test_natural_draws_have_the_frequencies_of_all_labels():
+    order = natural_order(LABELS, draw=0, seed=0)
+    assert sorted(order) == list(range(len(LABELS)))
+    shares = np.mean([LABELS[natural_order(LABELS, draw=d, seed=0)[:20]] == 4 for d in range(500)])
+    assert shares == pytest.approx(6 / 126, abs=0.01)
+
+
+def test_noise_replaces_a_share_of_the_labels_by_other_classes():
+    labels = np.repeat(np.arange(5), 400)
+    noisy, more = (noisy_labels(labels, share, 5, seed=3) for share in (0.2, 0.4))
+    wrong = noisy != labels
+    assert wrong.sum() == 400
+    assert np.bincount(noisy[wrong], minlength=5).min() > 50
+    assert ((more != labels) >= wrong).all() and (more[wrong] == noisy[wrong]).all()
 
 
 def test_budgets_that_cannot_be_are_refused():
