@@ -107,7 +107,7 @@ def run_rows(
         print(f"{folder.name}: {bench.title()}, {sum(map(len, groups))} to compute", flush=True)
         with StopRequest() as stop:
             if groups:
-                _compute(bench, make_bench, groups, results, done, stop, config.workers)
+                _compute(bench, make_bench, groups, results, done, stop, config)
     finally:
         results.close()
         directory.close()
@@ -121,13 +121,13 @@ def _compute(
     results: ResultsFile,
     done: set[Key],
     stop: StopRequest,
-    workers: int | None,
+    config: RowsConfig,
 ) -> None:
     """Compute groups, unless a stop is requested, and add their rows to the results and `done`."""
     bench.prepare(groups)
     progress = _Progress(sum(map(len, groups)), {group: bench.flops(group) for group in groups})
     if bench.accelerator.device.type == "cpu" and progress.total > _FLOPS_WORTH_PROCESSES:
-        count = min(workers or _cores(), len(groups))
+        count = min(processes(config, bench.accelerator.device), len(groups))
         computed = compute_in_processes(groups, make_bench, count, lambda: stop.requested)
     else:
         computed = _compute_here(bench, groups, stop)
@@ -175,6 +175,13 @@ class _Progress(Generic[Key]):
             self._said = part
             left = elapsed / self._spent * (self.total - self._spent)
             print(f"{place}, about {format_seconds(left)} left", flush=True)
+
+
+def processes(config: RowsConfig, device: torch.device) -> int:
+    """Return how many processes share the rows: on a CPU as configured, or one for each core."""
+    if device.type != "cpu":
+        return 1
+    return config.workers or _cores()
 
 
 def _cores() -> int:

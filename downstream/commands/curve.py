@@ -41,12 +41,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         examples=_EXAMPLES,
         preset="quickstart",
     )
+    command.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say which rows are missing and about how long they take, and stop",
+    )
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run a study, and write and print what it shows."""
     from downstream.config import CurveConfig
+    from downstream.dry_run import plan_study
     from downstream.report import write_report
     from downstream.study import run_study
     from downstream.summary import summarize, summary_table, write_summary
@@ -55,6 +61,9 @@ def run(args: argparse.Namespace) -> int:
     if print_instead(args, CurveConfig):
         return 0
     config = load_config(CurveConfig, args.config, args.overrides)
+    if args.dry_run:
+        print(plan_study(config))
+        return 0
     folder = run_study(config, overwrite=args.overwrite)
     if folder is None:
         say_how_to_go_on(args)

@@ -108,6 +108,19 @@ def test_a_study_leaves_rows_summary_and_report(uninterrupted):
     assert (folder / "report.html").stat().st_size > 1000
 
 
+def test_a_dry_run_says_what_is_missing_and_writes_no_row(study, tmp_path, capsys):
+    path = study(arms=["frozen", "scratch"], workers=1)
+    assert main(["curve", str(path), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "frozen: 4 rows" in said and "scratch: 4 rows" in said and "in all: 8 rows" in said
+    assert not (tmp_path / "runs/study").exists()
+    assert main(["curve", str(path)]) == 0
+    capsys.readouterr()
+    assert main(["curve", str(path), "--dry-run"]) == 0
+    assert "8 rows are there already" in (said := capsys.readouterr().out)
+    assert "in all: 0 rows" in said
+
+
 def test_a_killed_study_goes_on_and_ends_as_an_uninterrupted_one(uninterrupted, capsys):
     config, folder, _ = uninterrupted
     killed = folder.with_name("killed")
