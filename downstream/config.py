@@ -16,10 +16,21 @@ Label = Annotated[str, StringConstraints(pattern=RUN_NAME)]
 """What a user calls an encoder or a way to reuse it, fit for a folder or a table."""
 
 Value = TypeVar("Value")
-Arm = Literal["frozen", "finetuned", "random_frozen", "scratch", "raw_logistic"]
+Arm = Literal[
+    "frozen",
+    "finetuned",
+    "random_frozen",
+    "scratch",
+    "raw_logistic",
+    "raw_svm",
+    "raw_neighbours",
+    "hog_svm",
+]
 ARMS: tuple[Arm, ...] = get_args(Arm)
-HEAD_ARMS: tuple[Arm, ...] = ("raw_logistic", "random_frozen", "frozen")
-"""Arms that fit a linear head on fixed features."""
+USUAL_ARMS: tuple[Arm, ...] = ("frozen", "finetuned", "random_frozen", "scratch", "raw_logistic")
+WITHOUT_ENCODER: tuple[Arm, ...] = ("raw_logistic", "raw_svm", "raw_neighbours", "hog_svm")
+HEAD_ARMS: tuple[Arm, ...] = (*WITHOUT_ENCODER, "random_frozen", "frozen")
+"""Arms that fit a head on fixed features."""
 
 
 def distinct(values: tuple[Value, ...]) -> tuple[Value, ...]:
@@ -94,7 +105,7 @@ class StudySettings(RowsConfig):
     draws: PositiveInt = Field(
         5, description="choices of labelled images, the same for every arm; 2 or more for intervals"
     )
-    arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = ARMS
+    arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = USUAL_ARMS
     features: FeaturesConfig = FeaturesConfig()
     head: StudyHeadConfig = SoftmaxConfig()
     scratch: FitConfig = FitConfig()

@@ -76,11 +76,15 @@ class Chosen:
 
 
 class _Expected(IntEnum):
-    """How well an attempt is expected to do before any label is seen, the better the more."""
+    """How well an attempt is expected to do before any label is seen, the better the more.
+
+    Between are all frozen stages, and all stages trained under a new head: each is better than the
+    other on some images, and stages unfrozen under a fitted head are near the better one.
+    """
 
     FEWER_STAGES = 0
-    FROZEN = 1
-    TRAINED = 2
+    BETWEEN = 1
+    UNFROZEN = 2
 
 
 @dataclass(frozen=True)
@@ -194,11 +198,9 @@ class Decider:
 
 def _expected(mode: SingleMode, *, first: bool) -> _Expected:
     match mode:
-        case DepthSearch():
-            return _Expected.FROZEN if first else _Expected.FEWER_STAGES
-        case Frozen():
-            return _Expected.FROZEN
-        case Gradual():
-            return _Expected.FROZEN if first else _Expected.TRAINED
+        case DepthSearch() if not first:
+            return _Expected.FEWER_STAGES
+        case Gradual() if not first:
+            return _Expected.UNFROZEN
         case _:
-            return _Expected.TRAINED
+            return _Expected.BETWEEN

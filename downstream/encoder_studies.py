@@ -6,7 +6,7 @@ The curves share their draws of labels, and the rows of controls that do not dep
 from collections.abc import Sequence
 from pathlib import Path
 
-from downstream.config import CurveConfig, StudySettings
+from downstream.config import WITHOUT_ENCODER, CurveConfig, StudySettings
 from downstream.results import RESULTS, Row, read_rows
 from downstream.study import run_study
 from downstream.study_config import EncoderSource, PretrainingSource, StudyConfig
@@ -87,6 +87,6 @@ def _shared_rows(
     for other, folder in finished:
         alike = (other.spec, other.input) == (header.spec, header.input)
         for row in read_rows(folder / RESULTS, Row):
-            if row.arm == "raw_logistic" or (alike and row.arm in ("random_frozen", "scratch")):
+            if row.arm in WITHOUT_ENCODER or (alike and row.arm in ("random_frozen", "scratch")):
                 shared.setdefault(row.key, row)
     return list(shared.values())

@@ -1,4 +1,4 @@
-"""Arms that fit a head on fixed features: frozen, random_frozen and raw_logistic.
+"""Arms that fit a head on fixed features, of an encoder or of the images themselves.
 
 Shapes: D draws, N labelled rows, M test rows, F features, C classes.
 """
@@ -14,15 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from downstream.config import Arm, CurveConfig
+from downstream.config import WITHOUT_ENCODER, Arm, CurveConfig
 from downstream.feature_cache import FeatureCache, features_folder
 from downstream.features import calibrate_batch_norm, feature_count
 from downstream.heads.build import head_flops, heads_of
 from downstream.heads.diffusion import Pool
 from downstream.heads.neighbour_graph import NeighbourGraph, OnGraph, open_graph
 from downstream.heads.problems import FittedHead, all_logits
+from downstream.image_arms import arm_head, image_features
 from downstream.inference import row_inference
-from downstream.inputs import LabelledImages, StudyInputs, fresh_encoder
+from downstream.inputs import StudyInputs, fresh_encoder
 from downstream.metrics import classification_scores
 from downstream.results import Row, RowKey
 from models.encoders import Encoder
@@ -69,9 +70,10 @@ def fixed_features(
         seed: that of the arm's rows: which pretrained encoder, or which fresh weights.
         rows: ascending rows of the training set.
     """
-    if arm == "raw_logistic":
-        pixels = _pixels(inputs.train, rows), _pixels(inputs.test, None)
-        return FixedFeatures(rows, *pixels, "pixels")
+    if arm in WITHOUT_ENCODER:
+        learnt = image_features(arm, inputs.train.images[torch.from_numpy(rows)]).numpy()
+        scored = image_features(arm, inputs.test.images).numpy()
+        return FixedFeatures(rows, learnt, scored, "hog" if arm == "hog_svm" else "pixels")
     if arm == "frozen":
         pretrained = inputs.encoder_of_seed(seed)
         make_encoder, name = pretrained.load, pretrained.sha256
@@ -90,22 +92,23 @@ def fixed_features(
 
 
 def image_graph(
-    features: FixedFeatures, inputs: StudyInputs, config: CurveConfig
+    arm: Arm, features: FixedFeatures, inputs: StudyInputs, config: CurveConfig
 ) -> NeighbourGraph | None:
-    """Return the graph that the configured head learns on, kept on disk; None where it has none.
+    """Return the graph that an arm's head learns on, kept on disk; None where it has none.
 
     Args:
         features: those of all training rows.
     """
-    if not isinstance(config.head, OnGraph):
+    head = arm_head(arm, config)
+    if not isinstance(head, OnGraph):
         return None
-    transductive = config.head.inference == "transductive"
+    transductive = head.inference == "transductive"
     return open_graph(
         features_folder(config.runs_dir),
         [features.origin, inputs.train.fingerprint, transductive and inputs.test.fingerprint],
         features.train,
         features.test if transductive else None,
-        config.head.graph,
+        head.graph,
         std_floor=config.features.std_floor,
     )
 
@@ -122,11 +125,6 @@ def random_encoder(inputs: StudyInputs, config: CurveConfig, seed: int) -> Encod
     encoder = fresh_encoder(header, images, seed=weights)
     calibrate_batch_norm(encoder, images)
     return encoder
-
-
-def _pixels(split: LabelledImages, rows: NDArray[np.int64] | None) -> NDArray[np.float32]:
-    images = split.images if rows is None else split.images[torch.from_numpy(rows)]
-    return images.flatten(1).float().div_(255).numpy()
 
 
 def head_rows(
@@ -147,12 +145,12 @@ def head_rows(
     began = time.perf_counter()
     heads: list[FittedHead] = []
     learnt = budget * (1 + len(features.copies))
-    graph = image_graph(features, inputs, config)
+    graph = image_graph(arm, features, inputs, config)
     bytes_per_draw = 4 * learnt * max(learnt, features.train.shape[1])
     at_once = max(1, _BYTES_AT_ONCE // bytes_per_draw)
     for first in range(0, len(draws), at_once):
         numbered = dict(enumerate(draws[first : first + at_once], start=first))
-        heads += _fit_draws(numbered, features, graph, inputs, config, device)
+        heads += _fit_draws(arm, numbered, features, graph, inputs, config, device)
     # The test set is read here and nowhere before: all choices are made.
     logits = all_logits(heads, torch.from_numpy(features.test)).numpy()
     seconds = (time.perf_counter() - began) / len(draws)
@@ -180,13 +178,14 @@ def arm_flops(key: RowKey, inputs: StudyInputs, config: CurveConfig) -> int:
     shapes = {stage.name: stage.shape for stage in inputs.encoders[0].header.stages}
     features = feature_count(shapes, config.features)
     learnt = key.budget * (1 + config.features.copies)
-    if key.arm == "raw_logistic":
-        features, learnt = inputs.train.images[0].numel(), key.budget
+    if key.arm in WITHOUT_ENCODER:
+        features, learnt = image_features(key.arm, inputs.train.images[:1]).shape[1], key.budget
     images = len(inputs.train) + len(inputs.test)
-    return head_flops(config.head, learnt, features, inputs.classes, images)
+    return head_flops(arm_head(key.arm, config), learnt, features, inputs.classes, images)
 
 
 def _fit_draws(
+    arm: Arm,
     draws: Mapping[int, NDArray[np.int64]],
     features: FixedFeatures,
     graph: NeighbourGraph | None,
@@ -199,7 +198,7 @@ def _fit_draws(
     return heads_of(
         torch.stack([features.labelled(own) for own in draws.values()]).to(device),
         labels.to(device),
-        config.head,
+        arm_head(arm, config),
         classes=inputs.classes,
         std_floor=config.features.std_floor,
         fold_seeds=[derive_seed(config.seed, "head/folds", draw) for draw in draws],

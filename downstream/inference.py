@@ -5,6 +5,7 @@ from typing import Any
 
 from downstream.config import HEAD_ARMS, Arm, CurveConfig
 from downstream.heads.problems import Inference
+from downstream.image_arms import arm_head
 from downstream.inputs import StudyInputs
 
 _PRETRAINED: tuple[Arm, ...] = ("frozen", "finetuned")
@@ -22,7 +23,7 @@ def arm_inference(arm: Arm, config: CurveConfig, *, saw_test: bool) -> Inference
     Transductive is what has seen the test images, without labels, before it was scored on them: a
     head whose graph holds them, or an encoder that was pretrained on them.
     """
-    if arm in HEAD_ARMS and config.head.inference == "transductive":
+    if arm in HEAD_ARMS and arm_head(arm, config).inference == "transductive":
         return "transductive"
     return "transductive" if arm in _PRETRAINED and saw_test else "inductive"
 

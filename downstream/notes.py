@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from downstream.config import Arm, CurveConfig
+from downstream.config import WITHOUT_ENCODER, Arm, CurveConfig
 from downstream.head_arms import CALIBRATION_IMAGES
 from downstream.heads.build import StudyHeadConfig
 from downstream.heads.discriminant import DiscriminantConfig
@@ -19,26 +19,28 @@ from downstream.heads.ridge import RidgeConfig
 from downstream.heads.smoothed import SmoothedConfig
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.heads.svm import SvmConfig
+from downstream.image_arms import arm_head
 from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.leaks import Leaks
 from downstream.recipes import FitConfig
-
-_PIXELS = "raw pixels"
 
 
 def arm_notes(arm: Arm, config: CurveConfig, environment: Mapping[str, Any]) -> list[str]:
     """Return how an arm was run, in sentences."""
     match arm:
         case "frozen":
-            notes = [_head("the frozen pretrained encoder's features", config)]
+            notes = [_head(arm, "the frozen pretrained encoder's features", config)]
         case "random_frozen":
             notes = [
-                _head("the features of the same encoder with fresh weights", config),
+                _head(arm, "the features of the same encoder with fresh weights", config),
                 f"Its batch norms have the statistics of {CALIBRATION_IMAGES:,} unlabelled "
                 "training images, which makes the control as strong as it can be.",
             ]
-        case "raw_logistic":
-            notes = [_head(_PIXELS, config)]
+        case "raw_logistic" | "raw_svm" | "raw_neighbours":
+            notes = [_head(arm, "raw pixels", config)]
+        case "hog_svm":
+            described = "histograms of oriented gradients (Dalal & Triggs 2005)"
+            notes = [_head(arm, described, config)]
         case "scratch":
             notes = [
                 "All weights are fresh; architecture, augmentation and training code are those of "
@@ -97,19 +99,20 @@ def study_notes(config: CurveConfig, environment: Mapping[str, Any], leaks: Leak
     return notes
 
 
-def _head(features: str, config: CurveConfig) -> str:
-    name, choices = _in_words(config.head)
-    how = "by leaving out each" if isinstance(config.head, RidgeConfig) else "by cross-validation"
+def _head(arm: Arm, features: str, config: CurveConfig) -> str:
+    head, encoded = arm_head(arm, config), arm not in WITHOUT_ENCODER
+    name, choices = _in_words(head)
+    how = "by leaving out each" if isinstance(head, RidgeConfig) else "by cross-validation"
     through = ""
-    if config.features.transform != "none" and features != _PIXELS:
+    if config.features.transform != "none" and encoded:
         through = f", by {config.features.transform} on unlabelled training images"
-    learns_from_copies = not isinstance(config.head, OnGraph) or config.head.kind == "smoothed"
-    if config.features.copies and features != _PIXELS and learns_from_copies:
+    learns_from_copies = not isinstance(head, OnGraph) or head.kind == "smoothed"
+    if config.features.copies and encoded and learns_from_copies:
         through += f", with {config.features.copies} changed copies of each labelled image"
     text = f"{name} on {features}{through}"
-    if isinstance(config.head, OnGraph):
+    if isinstance(head, OnGraph):
         text += ", of all training images"
-        if config.head.inference == "transductive":
+        if head.inference == "transductive":
             text += " and all test images"
     else:
         text += ", standardized by the N labelled images"

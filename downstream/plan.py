@@ -38,7 +38,7 @@ def arm_seeds(arm: Arm, draw: int, encoder_seeds: Sequence[int]) -> list[int]:
             return list(range(len(encoder_seeds)))
         case "scratch":
             return [draw]
-        case "raw_logistic":
+        case _:  # nothing is drawn
             return [0]
 
 

@@ -55,6 +55,9 @@ _KNOWN = {
     "scratch": ArmStyle("from scratch", "arm-3", "^", _DASHED, False),
     "random_frozen": ArmStyle("random, frozen", "arm-4", "D", _DASH_DOT, False),
     "raw_logistic": ArmStyle("raw pixels", "arm-5", "X", _DOTTED, False),
+    "raw_svm": ArmStyle("raw pixels, SVM", "arm-6", "v", _DOTTED, False),
+    "raw_neighbours": ArmStyle("raw pixels, neighbours", "arm-7", "P", _DOTTED, False),
+    "hog_svm": ArmStyle("HOG, SVM", "arm-8", "p", _DOTTED, False),
 }
 _FURTHER = [
     ("arm-6", "v", _DASHED),

@@ -11,6 +11,7 @@ from downstream.config import HEAD_ARMS, CurveConfig
 from downstream.costs import TRAINING_PASSES, forward_flops
 from downstream.head_arms import arm_flops, fixed_features, head_rows, image_graph
 from downstream.heads.neighbour_graph import OnGraph
+from downstream.image_arms import arm_head
 from downstream.inputs import StudyInputs, open_inputs
 from downstream.leaks import check_leaks
 from downstream.plan import Group, draw_rows, planned_rows, row_groups
@@ -81,13 +82,14 @@ class Workbench:
 
     def prepare(self, groups: Sequence[Group]) -> None:
         """Compute and cache the features, and the graph of images, that some groups need."""
-        device, on_graph = self.accelerator.device, isinstance(self.config.head, OnGraph)
+        device = self.accelerator.device
         for arm, seed in sorted({(group[0].arm, group[0].seed) for group in groups}):
-            if arm in ("frozen", "random_frozen") or (on_graph and arm in HEAD_ARMS):
+            on_graph = arm in HEAD_ARMS and isinstance(arm_head(arm, self.config), OnGraph)
+            if arm in ("frozen", "random_frozen") or on_graph:
                 features = fixed_features(
                     arm, seed, self.inputs, self.config, self._featured, device
                 )
-                image_graph(features, self.inputs, self.config)
+                image_graph(arm, features, self.inputs, self.config)
 
     def compute(self, group: Group) -> list[Row]:
         """Return the rows of a group."""

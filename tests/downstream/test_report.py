@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from downstream.config import ARMS, CurveConfig
+from downstream.config import USUAL_ARMS, CurveConfig
 from downstream.report import write_report
 from downstream.report_curve import spread_apart
 from downstream.report_style import DARK, LIGHT
@@ -88,7 +88,7 @@ def make_study(
     folder: Path,
     encoders: list[Path],
     *,
-    arms=ARMS,
+    arms=USUAL_ARMS,
     budgets=BUDGETS,
     draws=5,
     dataset="fashion-mnist",
@@ -130,7 +130,7 @@ def make_study(
     rng = np.random.default_rng(0)
     easy = rng.normal(0, 1, (draws, len(BUDGETS)))
     rows = []
-    for arm in ARMS:
+    for arm in USUAL_ARMS:
         for budget in budgets:
             at = BUDGETS.index(budget)
             for draw in range(draws):
@@ -186,7 +186,7 @@ def test_page_says_verdict_figures_and_provenance(full):
     assert described == summary["verdict"]
     shown = plain(page.texts["html"][0])
     cells = page.texts["td"]
-    for arm in ARMS:
+    for arm in USUAL_ARMS:
         assert arm in page.texts["code"]
         for budget in BUDGETS:
             found = {name: 100 * v for name, v in summary["arms"][arm][str(budget)].items()}

@@ -16,7 +16,7 @@ import pytest
 from data.pack import pack
 from data.store import open_store
 from downstream.__main__ import main
-from downstream.config import ARMS
+from downstream.config import USUAL_ARMS
 from downstream.results import Row, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,7 +178,7 @@ def test_no_choice_is_made_by_the_test_labels(study, digits, tmp_path):
         found = read_rows(tmp_path / "runs" / name / "results.jsonl", Row)
         rows.append({row.key: row for row in found})
     right, wrong_rows = rows
-    assert {key.arm for key in right} == set(ARMS)
+    assert {key.arm for key in right} == set(USUAL_ARMS)
     for key, row in right.items():
         assert row.choices == wrong_rows[key].choices
         assert row.accuracy != wrong_rows[key].accuracy

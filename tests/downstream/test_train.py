@@ -104,20 +104,20 @@ def test_pseudo_labels_of_all_training_images_make_a_kept_model(config, tmp_path
 
 
 def kind_of(attempt: str) -> int:
-    """0 for fewer frozen stages than two, 1 for two, 2 where stages are trained."""
-    return {"frozen up to stage1": 0, "frozen": 1, "frozen up to stage2": 1}.get(attempt, 2)
+    """0 for fewer frozen stages than two, 2 where stages are unfrozen, 1 else."""
+    return 0 if attempt == "frozen up to stage1" else 2 if attempt.startswith("unfrozen") else 1
 
 
 @pytest.mark.parametrize("labels", [60, 100, 300])
-def test_automatic_reuse_prefers_to_train_stages_and_tells_every_comparison(config, capsys, labels):
+def test_automatic_reuse_prefers_to_unfreeze_and_tells_every_comparison(config, capsys, labels):
     model = trained(config(labels=labels), "mode={kind: auto}")
     tried = [json.loads(s) for s in (model.parent / "decisions.jsonl").read_text().splitlines()]
     assert [d["attempt"] for d in tried][:2] == ["frozen", "unfrozen from stage2"]
     assert "all stages trained" in [d["attempt"] for d in tried]
     best = tried[0]
     for found in tried[1:]:
-        # From frozen stages to trained ones unless they are clearly worse, and to fewer frozen
-        # ones only where they are clearly better.
+        # To unfrozen stages unless they are clearly worse, from them or to fewer frozen ones only
+        # where that is clearly better.
         order = [kind_of(one["attempt"]) for one in (best, found)]
         margin = {True: -found["error"], False: found["error"]}[order[1] > order[0]]
         assert found["kept"] == (found["gain"] > (margin if order[0] != order[1] else 0))
