@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from downstream.methods_text import methods
 from downstream.report_comparisons import (
     Saving,
     differences_figure,
@@ -43,6 +44,7 @@ _CONTENTS = (
     ("cost", "Cost"),
     ("encoder", "Encoder"),
     ("checks", "Checks and notes"),
+    ("methods", "Methods"),
     ("provenance", "What was run"),
 )
 _TIMES = "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}"
@@ -125,6 +127,7 @@ def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, An
         "classes": summary["classes"],
         "identity": _identity(study, encoders),
         "versions": _versions(study, encoders),
+        "methods": methods(study.config, study.environment),
         "commands": _commands(study, encoders),
         "configs": _configs(study, encoders),
         "version": study.environment["underlayer"],
