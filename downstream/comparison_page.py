@@ -7,7 +7,7 @@ from typing import Any
 
 from downstream.config import Arm
 from downstream.report_comparisons import differences_figure
-from downstream.report_curve import accuracy_figure
+from downstream.report_curve import accuracy_figure, point_tips
 from downstream.report_drawing import count, themed
 from downstream.report_style import DARK, LIGHT
 from downstream.report_tables import accuracy_lines, difference_lines
@@ -86,7 +86,8 @@ def _context(found: StudyComparison, name: str, folder: Path) -> dict[str, Any]:
     for arm in PRETRAINED:
         shown = [*found.of_arm(arm), *controls]
         if len(shown) > len(controls):
-            figures.append((arm, _ARM_WORDS[arm], _figure(arm, shown)))
+            labels = [one.style.label for one in shown]
+            figures.append((arm, _ARM_WORDS[arm], _figure(arm, shown), labels))
     arms = {one.key: one.curve() for one in found.series}
     first = next(iter(found.studies.values()))
     compared = found.comparisons()
@@ -136,6 +137,7 @@ def _figure(arm: Arm, shown: Sequence[Series]) -> Any:
         lambda narrow: accuracy_figure(curves, narrow=narrow),
         f"{_ARM_WORDS[arm]}: accuracy against number of labels",
         "All figures are in the table of accuracies.",
+        tips=point_tips(curves),
     )
 
 

@@ -27,6 +27,7 @@ from downstream.statistics import Interval
 from pages.figures import axes_with_margins, new_figure
 
 _DRAW_SIZE = 3.8
+_TIP_SIZE = 16.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def accuracy_figure(curves: Sequence[Curve], *, narrow: bool = False) -> Figure:
     _label_axis(axes, budgets, margin=spread / 2 + (0.02 if len(budgets) > 1 else 0.5) * breadth)
     middle = (len(curves) - 1) / 2
     offsets = [math.exp(spread * (i - middle) / (2 * middle or 1)) for i in range(len(curves))]
-    for curve, offset in zip(curves, offsets, strict=True):
-        _draw_curve(axes, curve, offset)
+    for number, (curve, offset) in enumerate(zip(curves, offsets, strict=True)):
+        _draw_curve(axes, curve, offset, series_gid(number))
     axes.yaxis.set_major_locator(MaxNLocator(9, steps=[1, 2, 5, 10]))
     axes.set_ylabel("accuracy on test images (%)")
     if narrow:
@@ -73,7 +74,24 @@ def accuracy_figure(curves: Sequence[Curve], *, narrow: bool = False) -> Figure:
     return figure
 
 
-def _draw_curve(axes: Axes, curve: Curve, offset: float) -> None:
+def series_gid(number: int) -> str:
+    """What the names of an arm's parts begin with, by its place among the curves of a figure."""
+    return f"series-{number}-"
+
+
+def point_tips(curves: Sequence[Curve]) -> dict[str, str]:
+    """Return what is said of each point of `accuracy_figure`, by its name in the figure."""
+    tips = {}
+    for number, curve in enumerate(curves):
+        for budget, found in curve.intervals.items():
+            text = f"{curve.style.label}, {count(budget)} labels: {100 * found.mean:.1f} %"
+            if found.low is not None and found.high is not None:
+                text += f" (95 % interval {100 * found.low:.1f} to {100 * found.high:.1f})"
+            tips[f"{series_gid(number)}tip-{budget}"] = text
+    return tips
+
+
+def _draw_curve(axes: Axes, curve: Curve, offset: float, gid: str) -> None:
     """One arm, its labels multiplied by `offset` so that the arms' whiskers stand side by side."""
     style, budgets = curve.style, sorted(curve.intervals)
     rows = [(budget * offset, 100 * value) for budget in budgets for value in curve.rows[budget]]
@@ -86,11 +104,12 @@ def _draw_curve(axes: Axes, curve: Curve, offset: float) -> None:
             markeredgewidth=0,
             color=style.color,
             alpha=0.4,
+            gid=f"{gid}rows",
         )
     means = [100 * curve.intervals[budget].mean for budget in budgets]
     places = [budget * offset for budget in budgets]
     for place, budget in zip(places, budgets, strict=True):
-        whisker(axes, place, curve.intervals[budget], style)
+        whisker(axes, place, curve.intervals[budget], style, gid=f"{gid}whisker-{budget}")
     axes.plot(
         places,
         means,
@@ -99,7 +118,20 @@ def _draw_curve(axes: Axes, curve: Curve, offset: float) -> None:
         marker=style.marker,
         markeredgewidth=0,
         color=style.color,
+        gid=f"{gid}line",
     )
+    for place, mean, budget in zip(places, means, budgets, strict=True):
+        # Unseen, and larger than the mark, for a pointer to rest on.
+        axes.plot(
+            [place],
+            [mean],
+            marker="o",
+            markersize=_TIP_SIZE,
+            markeredgewidth=0,
+            color=style.color,
+            alpha=0,
+            gid=f"{gid}tip-{budget}",
+        )
 
 
 def _label_axis(axes: Axes, budgets: Sequence[int], margin: float) -> None:
@@ -120,22 +152,24 @@ def _label_ends(axes: Axes, curves: Sequence[Curve], offsets: Sequence[float]) -
     height = axes.get_position().height * figure.get_size_inches()[1] * 72
     gap = 20.0 * (high - low) / height
     ends = []
-    for curve, offset in zip(curves, offsets, strict=True):
+    for number, (curve, offset) in enumerate(zip(curves, offsets, strict=True)):
         budget = max(curve.intervals)
-        ends.append((100 * curve.intervals[budget].mean, budget * offset, curve.style))
+        mean = 100 * curve.intervals[budget].mean
+        ends.append((mean, budget * offset, curve.style, f"{series_gid(number)}name"))
     ends.sort(key=lambda end: end[0])
     places = spread_apart(
-        [mean for mean, _, _ in ends], gap=gap, low=low + gap / 2, high=high - gap / 2
+        [mean for mean, *_ in ends], gap=gap, low=low + gap / 2, high=high - gap / 2
     )
     left, right = axes.get_xlim()
-    for (mean, last, style), place in zip(ends, places, strict=True):
-        axes.annotate(
+    for (mean, last, style, gid), place in zip(ends, places, strict=True):
+        label = axes.annotate(
             style.label,
             xy=(last, mean),
             xytext=(right * (right / left) ** 0.02, place),
             textcoords="data",
             color=style.color,
             va="center",
+            gid=gid,
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
@@ -147,6 +181,8 @@ def _label_ends(axes: Axes, curves: Sequence[Curve], offsets: Sequence[float]) -
                 "relpos": (0.0, 0.5),
             },
         )
+        if label.arrow_patch is not None:
+            label.arrow_patch.set_gid(f"{gid}-line")
 
 
 def spread_apart(targets: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:

@@ -34,6 +34,7 @@ def themed(
     description: str,
     *,
     light: Mapping[str, str] = LIGHT,
+    tips: Mapping[str, str] | None = None,
 ) -> ThemedFigure:
     """Draw a figure for both widths, in colours that follow the page's theme.
 
@@ -42,23 +43,38 @@ def themed(
         draw: given whether the page is narrow.
         title, description: what announces it.
         light: role -> colour of the page's light theme.
+        tips: as `inline_svg` takes them.
     """
     made = []
     for narrow, font in ((False, WIDE_FONT), (True, NARROW_FONT)):
         ids = f"{name}-narrow" if narrow else f"{name}-wide"
         with figure_settings(salt=ids, font_size=font, grid="y"):
             figure = draw(narrow)
-            svg = inline_svg(figure, name=ids, title=title, description=description, light=light)
-            made.append(svg)
+            made.append(
+                inline_svg(
+                    figure,
+                    name=ids,
+                    title=title,
+                    description=description,
+                    light=light,
+                    tips=tips,
+                )
+            )
     return ThemedFigure(*made)
 
 
-def whisker(axes: Axes, place: float, interval: Interval, style: ArmStyle) -> None:
-    """Vertical bar from low to high, in percent; none where there is no interval."""
+def whisker(
+    axes: Axes, place: float, interval: Interval, style: ArmStyle, *, gid: str | None = None
+) -> None:
+    """Vertical bar from low to high, in percent; none where there is no interval.
+
+    Args:
+        gid: what the names of its parts begin with, if they are to have any.
+    """
     if interval.low is None or interval.high is None:
         return
     low, mean, high = (100 * value for value in (interval.low, interval.mean, interval.high))
-    axes.errorbar(
+    bar = axes.errorbar(
         [place],
         [mean],
         yerr=[[mean - low], [high - mean]],
@@ -69,6 +85,8 @@ def whisker(axes: Axes, place: float, interval: Interval, style: ArmStyle) -> No
         capsize=3.5,
         capthick=1.6,
     )
+    for number, part in enumerate(bar.get_children() if gid else ()):
+        part.set_gid(f"{gid}-{number}")
 
 
 def marker_handle(axes: Axes, style: ArmStyle) -> Line2D:

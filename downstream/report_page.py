@@ -19,7 +19,7 @@ from downstream.report_comparisons import (
     differences_figure,
     labels_saved_figure,
 )
-from downstream.report_curve import Curve, accuracy_figure
+from downstream.report_curve import Curve, accuracy_figure, point_tips
 from downstream.report_drawing import ThemedFigure, count, themed
 from downstream.report_pretraining import Pretraining, loss_figure
 from downstream.report_study import StudyFiles, comparisons, curves, savings
@@ -101,7 +101,9 @@ def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, An
             lambda narrow: accuracy_figure(list(arms.values()), narrow=narrow),
             "Accuracy against number of labels",
             _curve_in_words(list(arms.values())),
+            tips=point_tips(list(arms.values())),
         ),
+        "switch_labels": [curve.style.label for curve in arms.values()],
         "arms": [
             (curve.style.label, arm, summary["arm_notes"][arm]) for arm, curve in arms.items()
         ],

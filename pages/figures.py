@@ -115,6 +115,7 @@ def inline_svg(
     title: str,
     description: str = "",
     light: Mapping[str, str] = LIGHT,
+    tips: Mapping[str, str] | None = None,
 ) -> Markup:
     """The figure as an `<svg>` element of a page, announced by `title` and `description`.
 
@@ -123,11 +124,14 @@ def inline_svg(
 
     Args:
         light: role -> hex colour, all different; the page defines a variable for each role.
+        tips: gid of an artist -> what is said where a pointer rests on it.
     """
     figure.set_facecolor("none")
     text = _svg(figure)
     for unwanted in (r"<metadata>.*?</metadata>", r"<style.*?</style>"):
         text = re.sub(unwanted, "", text, flags=re.DOTALL)
+    for gid, words in (tips or {}).items():
+        text = text.replace(f'<g id="{gid}">', f'<g id="{gid}"><title>{escape(words)}</title>')
     text = re.sub(r'(\sid=")', rf"\g<1>{name}-", text)
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", text)
     text = text.replace(f"font-family: '{_FONT}'; ", "").replace(f"'{_FONT}'", "inherit")

@@ -273,6 +273,22 @@ def test_figures_follow_the_theme(full):
     assert len(set(LIGHT.values())) == len(LIGHT)
 
 
+def test_points_say_their_figures_and_arms_can_be_switched_off(full):
+    folder, page, text, _ = full
+    summary = json.loads((folder / "summary.json").read_text())
+    found = summary["arms"]["frozen"]["100"]
+    words = f"pretrained, frozen, 100 labels: {100 * found['mean']:.1f} % (95 % interval "
+    assert text.count(f"<title>{words}") == 2  # wide and narrow
+    boxes = [a["id"] for a in page.all("input") if a["type"] == "checkbox"]
+    assert len(boxes) == len(summary["arms"])
+    for box in boxes:
+        part = f"-series-{box.rsplit('-', 1)[1]}-"
+        assert f'#{box}:not(:checked) ~ figure [id*="{part}"] {{ display: none; }}' in text
+        hidden = [a["id"] for tag, a in page.elements if tag == "g" and part in a.get("id", "")]
+        kinds = {name.split(part)[1].split("-")[0] for name in hidden}
+        assert kinds == {"rows", "line", "whisker", "tip", "name"}
+
+
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
 def test_text_stands_out_from_its_background(theme):
     for role in theme.keys() - {"page", "panel", "rule"}:
