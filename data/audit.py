@@ -9,7 +9,6 @@ it. This is the ratio test of Lowe, "Distinctive image features from scale-invar
 """
 
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +21,7 @@ from data.audit_candidates import describe, nearest
 from data.audit_images import AuditImages, shape_text
 from data.audit_pixels import distances
 from data.errors import DataError
+from data.progress import Progress
 
 Role = Literal["pretrain", "train"]
 
@@ -68,14 +68,11 @@ def find_pairs(
     learned: AuditImages,
     roles: dict[Path, list[Role]],
     test: AuditImages,
-    on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[Pair]:
     """All copies of test images among those learned from, the most alike first.
 
     Args:
         roles: what each shard of `learned` is for; a copy is named once for each role.
-        on_rows: called with how many test images were done, to show progress; each is done twice,
-            once in each step.
     Raises:
         DataError: the images have different shapes.
     """
@@ -93,7 +90,7 @@ def find_pairs(
         found += [(row, copy, 0.0) for copy in copies.get(content, ())]
     # Copies of one another among the learned images would take one another's place as candidates.
     first = torch.tensor([rows[0] for rows in copies.values()])
-    for row, one, distance in _near(test.pixels, learned.pixels[first], on_rows):
+    for row, one, distance in _near(test.pixels, learned.pixels[first]):
         content = learned.hashes[int(first[one])]
         if content != test.hashes[row]:
             found += [(row, copy, distance) for copy in copies[content]]
@@ -122,19 +119,20 @@ def count_pairs(pairs: list[Pair], role: Role, images: int) -> RoleCounts:
     )
 
 
-def _near(
-    test_MCHW: Tensor, learned_NCHW: Tensor, on_rows: Callable[[int], None]
-) -> list[tuple[int, int, float]]:
+def _near(test_MCHW: Tensor, learned_NCHW: Tensor) -> list[tuple[int, int, float]]:
     """Row of a test image, row of its copy, and their distance."""
-    rows = nearest(describe(test_MCHW), describe(learned_NCHW), CANDIDATES, on_rows)
+    wanted, among = describe(test_MCHW), describe(learned_NCHW)
+    with Progress("finding candidates", len(wanted)) as progress:
+        rows = nearest(wanted, among, CANDIDATES, progress.step)
     found: list[tuple[int, int, float]] = []
-    for start in range(0, len(rows), _BLOCK):
-        candidates = rows[start : start + _BLOCK]
-        tests = test_MCHW[start : start + _BLOCK]
-        apart = distances(tests, learned_NCHW[candidates])
-        for row, at in is_copy(apart).nonzero().tolist():
-            found.append((start + row, int(candidates[row, at]), float(apart[row, at])))
-        on_rows(len(candidates))
+    with Progress("comparing pixels", len(rows)) as progress:
+        for start in range(0, len(rows), _BLOCK):
+            candidates = rows[start : start + _BLOCK]
+            tests = test_MCHW[start : start + _BLOCK]
+            apart = distances(tests, learned_NCHW[candidates])
+            for row, at in is_copy(apart).nonzero().tolist():
+                found.append((start + row, int(candidates[row, at]), float(apart[row, at])))
+            progress.step(len(candidates))
     return found
 
 

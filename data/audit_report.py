@@ -1,7 +1,7 @@
 """An audit from shards to audit.json."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,8 +126,7 @@ def run_audit(
 
     tests = read("test", test_shards)
     learned = read("learned", list(roles))
-    with Progress("comparing", 2 * len(tests)) as progress:
-        pairs = audit.find_pairs(learned, roles, tests, _steps(progress))
+    pairs = audit.find_pairs(learned, roles, tests)
     channel_count, height, width = tests.shape
     report = AuditReport(
         inputs=Inputs(
@@ -148,11 +147,3 @@ def run_audit(
         pairs=pairs,
     )
     return Audit(report=report, learned=learned, test=tests)
-
-
-def _steps(progress: Progress) -> Callable[[int], None]:
-    def on_rows(rows: int) -> None:
-        for _ in range(rows):
-            progress.step()
-
-    return on_rows
