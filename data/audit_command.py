@@ -62,6 +62,8 @@ def run(args: argparse.Namespace, *, version: str) -> int:
         DataError: bad input, or a file that is there.
         PageError: a file cannot be written.
     """
+    if args.page == args.out:
+        raise DataError(f"{args.out}: --out and --page name the same file")
     for path in (args.out, args.page):
         if path is None:
             continue

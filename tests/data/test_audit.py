@@ -240,6 +240,7 @@ def test_the_page_shows_the_pairs_and_needs_no_network(tmp_path, images, planted
         (("--train", "small.tar", "--test", "test.tar"), "small.tar:000000 is 7 x 7 in grey: too"),
         (("--train", "train.tar", "--test", "test.tar", "--size", "0"), "size: 0"),
         (("--train", "train.tar", "--test", "test.tar", "--page", "."), ". is a folder"),
+        (("--train", "train.tar", "--test", "test.tar", "--page", "audit.json"), "the same file"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, args, said):
