@@ -1,4 +1,4 @@
-"""The command line `python -m data`: pack, verify and fetch."""
+"""The command line `python -m data`: pack, verify, audit and fetch."""
 
 import argparse
 import errno
@@ -7,13 +7,16 @@ import sys
 import time
 from pathlib import Path
 
+from data import audit_command
 from data.errors import DataError
+from pages.errors import PageError
 
 _DESCRIPTION = """\
 Images in, shards out.
 
   pack    pack images into WebDataset shards with a dataset.json
   verify  read and decode every sample, and name the bad ones
+  audit   find test images of which copies are learned from
   fetch   get full Fashion-MNIST
 
 `python -m data COMMAND --help` explains each."""
@@ -117,6 +120,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     verify.set_defaults(run=_verify)
 
+    audit = add("audit", audit_command.SHORT, audit_command.TEXT, audit_command.EXAMPLES)
+    audit_command.add_arguments(audit)
+    audit.set_defaults(run=_audit)
+
     fetch = add("fetch", "get full Fashion-MNIST", _FETCH, _FETCH_EXAMPLES)
     fetch.add_argument("name", choices=("fashion-mnist",), help="the set to get")
     fetch.add_argument(
@@ -133,9 +140,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 when it worked, 1 for bad samples, 2 for what it cannot work with."""
     args = build_parser().parse_args(argv)
+    args.typed = shlex.join(["python", "-m", "data", *(sys.argv[1:] if argv is None else argv)])
     try:
         return int(args.run(args))
-    except DataError as error:
+    except (DataError, PageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -237,6 +245,12 @@ def _verify(args: argparse.Namespace) -> int:
         config = "configs/pretrain/quickstart.yaml"
         print(f"next: python -m pretrain {config} name={report.info.name} {shards}")
     return 0
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from training.environment import project_version
+
+    return audit_command.run(args, version=project_version())
 
 
 def _fetch(args: argparse.Namespace) -> int:

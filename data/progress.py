@@ -21,11 +21,11 @@ class Progress:
         self._start = time.monotonic()
         self._told = not self._bar.disable or total is None
 
-    def step(self) -> None:
-        """One more image is done."""
-        self._done += 1
-        self._bar.update()
-        if not self._told and self._done % 64 == 0:
+    def step(self, count: int = 1) -> None:
+        """So many more images are done."""
+        self._done += count
+        self._bar.update(count)
+        if not self._told and (count > 1 or self._done % 64 == 0):
             self._tell()
 
     def print(self, line: str) -> None:

@@ -1,0 +1,154 @@
+"""Audit: test images of which copies are among the images that are learned from.
+
+Exact copies have the same decoded pixels. Near copies were encoded again, shifted, or made brighter
+or darker. They are looked for in two steps: candidates by `data.audit_candidates`, then a distance
+by their pixels, `data.audit_pixels`. How small it must be depends on the image: two pairs of
+trousers are alike though they are two, so a copy has to be far closer than the images that follow
+it. This is the ratio test of Lowe, "Distinctive image features from scale-invariant keypoints"
+(2004), section 7.1, with the fourth neighbour that follows, as an image may have several copies.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.audit_candidates import describe, nearest
+from data.audit_images import AuditImages, shape_text
+from data.audit_pixels import distances
+from data.errors import DataError
+from data.progress import Progress
+
+Role = Literal["pretrain", "train"]
+
+CANDIDATES = 12
+FOLLOWER = 4
+"""The neighbour that a copy is compared with, counted from the copy itself."""
+LARGEST_DISTANCE = 0.15
+LARGEST_RATIO = 0.15
+SURE_DISTANCE = 0.01
+"""A copy whatever follows it: many copies of one image would follow one another."""
+_UNLIKE = 0.6
+_BLOCK = 100
+
+
+class Pair(BaseModel):
+    """A test image and its copy; one of `pretrain` and `train` is the copy's name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pretrain: str | None = None
+    train: str | None = None
+    test: str
+    kind: Literal["exact", "near"]
+    distance: float = Field(description="0: the same pixels, or the same but for the brightness")
+
+    @property
+    def learned(self) -> str:
+        """The copy's name."""
+        return self.pretrain or self.train or ""
+
+
+class RoleCounts(BaseModel):
+    """What was found among the images of one role."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: int
+    exact_pairs: int
+    near_pairs: int
+    test_images: int = Field(description="test images that have a copy among these, of any kind")
+
+
+def find_pairs(
+    learned: AuditImages,
+    roles: dict[Path, list[Role]],
+    test: AuditImages,
+) -> list[Pair]:
+    """All copies of test images among those learned from, the most alike first.
+
+    Args:
+        roles: what each shard of `learned` is for; a copy is named once for each role.
+    Raises:
+        DataError: the images have different shapes.
+    """
+    if learned.shape != test.shape:
+        raise DataError(
+            f"{test.names[0]} is {shape_text(test.shape)}, {learned.names[0]} is "
+            f"{shape_text(learned.shape)}: give --size and --channels, which bring all images to "
+            "one shape"
+        )
+    copies: defaultdict[bytes, list[int]] = defaultdict(list)
+    for row, content in enumerate(learned.hashes):
+        copies[content].append(row)
+    found: list[tuple[int, int, float]] = []
+    for row, content in enumerate(test.hashes):
+        found += [(row, copy, 0.0) for copy in copies.get(content, ())]
+    # Copies of one another among the learned images would take one another's place as candidates.
+    first = torch.tensor([rows[0] for rows in copies.values()])
+    for row, one, distance in _near(test.pixels, learned.pixels[first]):
+        content = learned.hashes[int(first[one])]
+        if content != test.hashes[row]:
+            found += [(row, copy, distance) for copy in copies[content]]
+    pairs = [
+        Pair(
+            **{role: learned.names[copy]},
+            test=test.names[row],
+            kind="exact" if test.hashes[row] == learned.hashes[copy] else "near",
+            distance=round(distance, 5),
+        )
+        for row, copy, distance in found
+        for role in roles[learned.shards[copy]]
+    ]
+    return sorted(pairs, key=lambda p: (p.kind != "exact", p.distance, p.test, p.learned))
+
+
+def count_pairs(pairs: list[Pair], role: Role, images: int) -> RoleCounts:
+    """The counts of one role's pairs."""
+    of_role = [pair for pair in pairs if getattr(pair, role) is not None]
+    exact = sum(pair.kind == "exact" for pair in of_role)
+    return RoleCounts(
+        images=images,
+        exact_pairs=exact,
+        near_pairs=len(of_role) - exact,
+        test_images=len({pair.test for pair in of_role}),
+    )
+
+
+def _near(test_MCHW: Tensor, learned_NCHW: Tensor) -> list[tuple[int, int, float]]:
+    """Row of a test image, row of its copy, and their distance."""
+    wanted, among = describe(test_MCHW), describe(learned_NCHW)
+    with Progress("finding candidates", len(wanted)) as progress:
+        rows = nearest(wanted, among, CANDIDATES, progress.step)
+    found: list[tuple[int, int, float]] = []
+    with Progress("comparing pixels", len(rows)) as progress:
+        for start in range(0, len(rows), _BLOCK):
+            candidates = rows[start : start + _BLOCK]
+            tests = test_MCHW[start : start + _BLOCK]
+            apart = distances(tests, learned_NCHW[candidates])
+            for row, at in is_copy(apart).nonzero().tolist():
+                found.append((start + row, int(candidates[row, at]), float(apart[row, at])))
+            progress.step(len(candidates))
+    return found
+
+
+def is_copy(distances_BK: Tensor) -> Tensor:
+    """Which of an image's candidates are copies of it, bool [B, K], by their distances.
+
+    Where there are fewer candidates than `CANDIDATES`, all images were candidates, and those that
+    are missing count as unlike it.
+    """
+    ranked, order = distances_BK.sort(1)
+    padded = F.pad(ranked, (0, max(0, CANDIDATES - ranked.shape[1])), value=_UNLIKE)
+    last = padded.shape[1] - 1
+    ranks = torch.arange(ranked.shape[1])
+    following = padded[:, (ranks + FOLLOWER).clamp(max=last)]
+    gap = (ranked <= LARGEST_DISTANCE) & (ranked <= LARGEST_RATIO * following)
+    # Everything before a gap is on its near side.
+    before = gap.flip(1).int().cummax(1).values.flip(1).bool()
+    copies = before | (ranked <= SURE_DISTANCE)
+    return torch.zeros_like(copies).scatter(1, order, copies)
