@@ -20,6 +20,8 @@ Arm = Literal["frozen", "finetuned", "random_frozen", "scratch", "raw_logistic"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 HEAD_ARMS: tuple[Arm, ...] = ("raw_logistic", "random_frozen", "frozen")
 """Arms that fit a linear head on fixed features."""
+PRETRAINED: tuple[Arm, ...] = ("frozen", "finetuned")
+"""Arms whose seeds are the pretraining runs: the same encoders in both."""
 
 
 def distinct(values: tuple[Value, ...]) -> tuple[Value, ...]:

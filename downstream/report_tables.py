@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from downstream.config import PRETRAINED
 from downstream.labels_saved import LabelsSaved
 from downstream.report_comparisons import Comparison, Saving
 from downstream.report_curve import Curve
@@ -78,7 +79,14 @@ def clear_winner(scores: Mapping[str, Mapping[int, Scores]], budget: int) -> str
     arms = [arm for arm in scores if budget in scores[arm]]
     for arm in arms:
         others = [other for other in arms if other != arm]
-        paired = [paired_difference(scores[arm][budget], scores[other][budget]) for other in others]
+        paired = [
+            paired_difference(
+                scores[arm][budget],
+                scores[other][budget],
+                same_seeds={arm, other} <= set(PRETRAINED),
+            )
+            for other in others
+        ]
         if others and all(found is not None and found.sign > 0 for found in paired):
             return arm
     return None

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from downstream.config import ARMS, Arm, CurveConfig
+from downstream.config import ARMS, PRETRAINED, Arm, CurveConfig
 from downstream.costs import arm_costs, pretraining_cost
 from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.labels_saved import crossings, labels_saved
@@ -132,9 +132,10 @@ def scores_by_arm(rows: Sequence[Row]) -> dict[Arm, ScoresByBudget]:
 def compare(arm: Arm, control: Arm, scores: Mapping[Arm, Mapping[int, Scores]]) -> Comparison:
     """Compare two arms, at each budget over the draws that both were run on."""
     differences, curve, control_curve = {}, {}, {}
+    same_seeds = {arm, control} <= set(PRETRAINED)
     for budget in sorted(scores[arm].keys() | scores[control].keys()):
         ours, theirs = scores[arm].get(budget, {}), scores[control].get(budget, {})
-        difference = paired_difference(ours, theirs)
+        difference = paired_difference(ours, theirs, same_seeds=same_seeds)
         if difference is not None:
             differences[budget] = difference
         if ours:
