@@ -14,7 +14,7 @@ from downstream.report_comparisons import Comparison, Saving
 from downstream.report_curve import Curve
 from downstream.report_drawing import count, signed
 from downstream.report_style import ArmStyle
-from downstream.statistics import Interval, Scores, paired_difference
+from downstream.statistics import Difference, Interval, Scores, paired_difference
 from training.console import format_seconds
 
 _NO_INTERVAL = "one draw: no interval"
@@ -93,7 +93,7 @@ def clear_winner(scores: Mapping[str, Mapping[int, Scores]], budget: int) -> str
 
 
 def difference_lines(comparisons: Sequence[Comparison], budgets: Sequence[int]) -> list[Line]:
-    """Paired differences with their intervals; strong where they are clear."""
+    """Paired differences with intervals and p values; strong where they are clear."""
     return [
         Line(
             comparison.style.label,
@@ -104,16 +104,26 @@ def difference_lines(comparisons: Sequence[Comparison], budgets: Sequence[int]) 
     ]
 
 
-def _difference_cell(interval: Interval | None) -> Cell:
+def _difference_cell(interval: Difference | None) -> Cell:
     if interval is None:
         return Cell("not run")
     if interval.low is None or interval.high is None:
         return Cell(points(interval.mean), _NO_INTERVAL)
     return Cell(
         points(interval.mean),
-        f"{points(interval.low)} to {points(interval.high)}",
+        f"{points(interval.low)} to {points(interval.high)}{_p_values(interval)}",
         strong=interval.sign != 0,
     )
+
+
+def _p_values(difference: Difference) -> str:
+    if difference.p is None or difference.p_holm is None:
+        return ""
+    return f"; p {_p_value(difference.p)}, Holm {_p_value(difference.p_holm)}"
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def points(difference: float) -> str:

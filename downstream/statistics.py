@@ -43,6 +43,18 @@ class Interval:
         return int(self.low > 0) - int(self.high < 0)
 
 
+@dataclass(frozen=True)
+class Difference(Interval):
+    """A mean difference with its 95 % interval and the p value of the two-sided t test against 0.
+
+    `p_holm` is corrected for all comparisons of the study. Both are None where there is no
+    interval; `p_holm` also before the study's comparisons are known.
+    """
+
+    p: float | None = None
+    p_holm: float | None = None
+
+
 def in_percent(interval: Interval, digits: int = 1) -> str:
     """Return mean ± half the interval, fractions as percent; the mean alone where it is all."""
     text = f"{100 * interval.mean:.{digits}f}"
@@ -59,7 +71,7 @@ def mean_interval(scores: Scores) -> Interval:
 
 def paired_difference(
     scores: Scores, control: Scores, *, same_seeds: bool = False
-) -> Interval | None:
+) -> Difference | None:
     """Mean of (arm - control) over the draws that both have; None where they share none.
 
     Pairing by draw removes what makes a draw easy or hard for every arm. Seeds of two arms are
@@ -71,11 +83,13 @@ def paired_difference(
         return None
     ours, theirs = ({k: v for k, v in t.items() if k[0] in draws} for t in (scores, control))
     if same_seeds and ours.keys() == theirs.keys():
-        return mean_interval({key: ours[key] - theirs[key] for key in ours})
+        cells = {key: ours[key] - theirs[key] for key in ours}
+        table = crossed_table(cells)
+        return _difference(_draw_means(cells), [] if table is None else [table])
     arm_means, control_means = _draw_means(ours), _draw_means(theirs)
     differences = {draw: arm_means[draw] - control_means[draw] for draw in draws}
     tables = [crossed_table(ours), crossed_table(theirs)]
-    return _interval(differences, [table for table in tables if table is not None])
+    return _difference(differences, [table for table in tables if table is not None])
 
 
 def error_of_mean(draw_means: Array, crossed: Sequence[MeanSquares]) -> tuple[Array, Array]:
@@ -135,13 +149,21 @@ def crossed_table(scores: Scores) -> Array | None:
 
 
 def _interval(draw_means: Mapping[int, float], tables: Sequence[Array]) -> Interval:
+    found = _difference(draw_means, tables)
+    return Interval(found.mean, found.low, found.high, found.n, found.seeds)
+
+
+def _difference(draw_means: Mapping[int, float], tables: Sequence[Array]) -> Difference:
     values = np.array([draw_means[draw] for draw in sorted(draw_means)], dtype=np.float64)
     n, mean = len(values), float(values.mean())
     seeds = min((table.shape[1] for table in tables), default=1)
     if n < 2:
-        return Interval(mean, None, None, n, seeds)
-    half = float(half_width(*error_of_mean(values, [mean_squares(table) for table in tables])))
-    return Interval(mean, mean - half, mean + half, n, seeds)
+        return Difference(mean, None, None, n, seeds)
+    variance, freedom = error_of_mean(values, [mean_squares(table) for table in tables])
+    half = float(half_width(variance, freedom))
+    with np.errstate(divide="ignore"):
+        p = 2 * stats.t.sf(abs(mean) / np.sqrt(variance), freedom) if mean else 1.0
+    return Difference(mean, mean - half, mean + half, n, seeds, float(p))
 
 
 def _draw_means(scores: Scores) -> dict[int, float]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from downstream.costs import arm_costs, pretraining_cost
 from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.labels_saved import crossings, labels_saved
 from downstream.leaks import Leaks
+from downstream.multiplicity import holm
 from downstream.notes import arm_notes, study_notes
 from downstream.plan import planned_rows
 from downstream.results import Row, read_rows
@@ -61,11 +62,13 @@ def _summary(
         arm: {budget: mean_interval(scores[arm][budget]) for budget in sorted(scores[arm])}
         for arm in scores
     }
-    comparisons = [
-        compare(arm, control, scores)
-        for arm, control in COMPARED
-        if arm in scores and control in scores
-    ]
+    comparisons = corrected(
+        [
+            compare(arm, control, scores)
+            for arm, control in COMPARED
+            if arm in scores and control in scores
+        ]
+    )
     seeds = [encoder["seed"] for encoder in environment["encoders"]]
     planned = len(planned_rows(config, seeds))
     saw_test = pretraining_saw_test(environment)
@@ -144,6 +147,30 @@ def compare(arm: Arm, control: Arm, scores: Mapping[Arm, Mapping[int, Scores]]) 
             control_curve[budget] = _mean(theirs, shared_with=ours)
     saved = {found.budget: found for found in labels_saved(curve, control_curve)}
     return Comparison(arm, control, differences, saved, crossings(curve, control_curve))
+
+
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return the comparisons with p values corrected for the number of all their differences."""
+    tests = [
+        (at, budget, found.p)
+        for at, comparison in enumerate(comparisons)
+        for budget, found in comparison.differences.items()
+        if found.p is not None
+    ]
+    p_holm = {
+        (at, budget): p
+        for (at, budget, _), p in zip(tests, holm([p for _, _, p in tests]), strict=True)
+    }
+    return [
+        replace(
+            comparison,
+            differences={
+                budget: replace(found, p_holm=p_holm.get((at, budget)))
+                for budget, found in comparison.differences.items()
+            },
+        )
+        for at, comparison in enumerate(comparisons)
+    ]
 
 
 def _mean(table: Scores, *, shared_with: Scores) -> float:

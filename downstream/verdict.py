@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from downstream.config import Arm
 from downstream.labels_saved import LabelsSaved
-from downstream.statistics import Interval
+from downstream.statistics import LEVEL, Difference, Interval
 
 _SUBJECT: dict[Arm, str] = {
     "finetuned": "fine-tuning the pretrained encoder",
@@ -27,7 +27,7 @@ class Comparison:
 
     arm: Arm
     control: Arm
-    differences: Mapping[int, Interval]
+    differences: Mapping[int, Difference]
     saved: Mapping[int, LabelsSaved]
     crossings: Sequence[float] = ()
 
@@ -56,6 +56,8 @@ def verdict(
     if main is None:
         return "There is nothing to compare: a verdict needs a pretrained arm and a control."
     sentences = [_headline(main, means[main.arm])]
+    tested = sum(d.p is not None for c in comparisons for d in c.differences.values())
+    sentences += _corrected(main.differences, tested)
     others: list[tuple[Arm, Arm]] = [("frozen", "random_frozen"), ("frozen", "scratch")]
     sentences += [
         _standing(by_arms[pair]) for pair in others if pair in by_arms and by_arms[pair] is not main
@@ -99,6 +101,22 @@ def _headline(comparison: Comparison, means: Mapping[int, Interval]) -> str:
         f"interval between {subject} and {control} contains zero (furthest from it with "
         f"{_count(largest)} labels: {_gap(differences[largest], control)})."
     )
+
+
+def _corrected(differences: Mapping[int, Difference], tested: int) -> list[str]:
+    """One sentence on which gains survive correction for all comparisons, where there are any."""
+    ahead, _, _ = _by_sign(differences)
+    holm = {budget: differences[budget].p_holm for budget in ahead}
+    known = {budget: p for budget, p in holm.items() if p is not None}
+    if not known or tested < 2:
+        return []
+    kept = [budget for budget, p in known.items() if p < 1 - LEVEL]
+    text = f"Corrected for all {tested} comparisons of the study (Holm)"
+    if not kept:
+        return [f"{text}, no gain is certain."]
+    if len(kept) == len(known):
+        return [f"{text}, {'every gain' if len(kept) > 1 else 'the gain'} remains."]
+    return [f"{text}, the gain remains with {_budgets(kept)} labels."]
 
 
 def _sentence(text: str, rest: str) -> str:

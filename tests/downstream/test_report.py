@@ -263,6 +263,27 @@ def test_bold_marks_only_clear_winners(full):
     assert not any(any(row) for row in bold.values())
 
 
+def test_differences_are_shown_with_corrected_p_values(full):
+    _, page, _, summary = full
+    found = next(d for d in summary["differences"] if d["p_holm"] > 0.1)
+    assert found["p"] < found["p_holm"] <= 1
+    said = f"; p {found['p']:.3f}, Holm {found['p_holm']:.2f}"
+    assert said.replace("p 0.000", "p < 0.001") in page.texts["html"][0]
+    assert "Corrected for all" in plain(page.texts["html"][0])
+
+
+def test_a_summary_of_an_older_study_has_a_page(tmp_path):
+    folder = make_study(
+        tmp_path / "runs/study", [make_encoder(tmp_path / "runs/encoder")], budgets=(50, 100)
+    )
+    summary = json.loads((folder / "summary.json").read_text())
+    for entry in summary["differences"]:
+        del entry["p"], entry["p_holm"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page, _ = report(folder)
+    assert "Holm " not in " ".join(page.texts["td"])
+
+
 def test_figures_follow_the_theme(full):
     _, _, text, _ = full
     figures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)

@@ -10,6 +10,7 @@ from sklearn import metrics as sklearn_metrics
 from benchmarks.interval_coverage import coverage
 from downstream.labels_saved import crossings, labels_saved
 from downstream.metrics import classification_scores
+from downstream.multiplicity import holm
 from downstream.statistics import (
     error_of_mean,
     half_width,
@@ -144,6 +145,25 @@ def test_differences_use_only_the_draws_that_both_arms_have():
     assert difference.n == 2
     assert difference.mean == pytest.approx(0.1)
     assert paired_difference({(7, 0): 0.1}, control) is None
+
+
+def test_p_values_are_those_of_the_paired_t_test():
+    arm, control = [0.70, 0.74, 0.71, 0.76, 0.73], [0.69, 0.70, 0.71, 0.74, 0.70]
+    found = paired_difference(
+        {(d, 0): v for d, v in enumerate(arm)}, {(d, d): v for d, v in enumerate(control)}
+    )
+    assert found.p == pytest.approx(stats.ttest_rel(arm, control).pvalue)
+    assert (found.p < 0.05) == (found.sign != 0)
+    equal = paired_difference({(0, 0): 0.5, (1, 0): 0.6}, {(0, 0): 0.5, (1, 1): 0.6})
+    constant = paired_difference({(0, 0): 0.5, (1, 0): 0.5}, {(0, 0): 0.25, (1, 1): 0.25})
+    assert (equal.p, constant.p) == (1.0, 0.0)
+
+
+def test_holm_multiplies_by_what_is_left_to_test():
+    """By hand: 0.005 x 4, 0.01 x 3, 0.03 x 2, and 0.04 x 1 is not below the one before."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_scores_agree_with_scikit_learn():
