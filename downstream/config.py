@@ -16,6 +16,7 @@ Label = Annotated[str, StringConstraints(pattern=RUN_NAME)]
 """What a user calls an encoder or a way to reuse it, fit for a folder or a table."""
 
 Value = TypeVar("Value")
+Number = TypeVar("Number", int, float)
 Arm = Literal["frozen", "finetuned", "random_frozen", "scratch", "raw_logistic"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
 HEAD_ARMS: tuple[Arm, ...] = ("raw_logistic", "random_frozen", "frozen")
@@ -35,13 +36,13 @@ def distinct(values: tuple[Value, ...]) -> tuple[Value, ...]:
     return values
 
 
-def ascending(budgets: tuple[int, ...]) -> tuple[int, ...]:
-    """Return budgets that are named once each, the smallest first.
+def ascending(numbers: tuple[Number, ...]) -> tuple[Number, ...]:
+    """Return numbers that are named once each, the smallest first.
 
     Raises:
         ValueError: one is named twice.
     """
-    return tuple(sorted(distinct(budgets)))
+    return tuple(sorted(distinct(numbers)))
 
 
 class StudyDataConfig(ReadingConfig):
@@ -76,6 +77,9 @@ class CurveConfig(RowsConfig):
         5, description="choices of labelled images, the same for every arm; 2 or more for intervals"
     )
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = ARMS
+    targets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (), description="accuracies to tell the labels for, such as 0.85; they change no row"
+    )
     features: FeaturesConfig = FeaturesConfig()
     head: StudyHeadConfig = SoftmaxConfig()
     scratch: FitConfig = FitConfig()
@@ -86,9 +90,9 @@ class CurveConfig(RowsConfig):
     def _distinct(cls, values: tuple[Arm, ...]) -> tuple[Arm, ...]:
         return distinct(values)
 
-    @field_validator("budgets")
+    @field_validator("budgets", "targets")
     @classmethod
-    def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+    def _ascending(cls, values: tuple[Number, ...]) -> tuple[Number, ...]:
         return ascending(values)
 
     def encoders(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from downstream.labels_saved import LabelsSaved
 from downstream.report_comparisons import Comparison, Saving
 from downstream.report_curve import Curve
 from downstream.report_style import ArmStyle, arm_styles
+from downstream.resampled_curves import Bounds
 from downstream.results import Row, read_rows
 from downstream.statistics import Difference, Interval
 from training.config import load_config
@@ -98,10 +99,24 @@ def savings(study: StudyFiles) -> list[Saving]:
         Saving(
             styles[arm],
             styles[control],
-            [LabelsSaved(e["budget"], e["labels_needed"], e["saved"], e["flag"]) for e in entries],
+            [
+                LabelsSaved(
+                    e["budget"],
+                    e["labels_needed"],
+                    e["saved"],
+                    e["flag"],
+                    bounds_of(e.get("interval")),
+                )
+                for e in entries
+            ],
         )
         for (arm, control), entries in pairs.items()
     ]
+
+
+def bounds_of(values: Mapping[str, Any] | None) -> Bounds | None:
+    """An interval of labels; None where the summary holds none."""
+    return None if values is None else Bounds(values["low"], values["high"])
 
 
 def _by_pair(

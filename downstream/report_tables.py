@@ -14,6 +14,7 @@ from downstream.report_comparisons import Comparison, Saving
 from downstream.report_curve import Curve
 from downstream.report_drawing import count, signed
 from downstream.report_style import ArmStyle
+from downstream.resampled_curves import Bounds
 from downstream.statistics import Difference, Interval, Scores, paired_difference
 from training.console import format_seconds
 
@@ -38,6 +39,18 @@ class Line:
     cells: Sequence[Cell]
     code: str = ""
     below: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with what its template needs to name it."""
+
+    id: str
+    heading: str
+    caption: str
+    corner: str
+    columns: Sequence[str]
+    lines: Sequence[Line]
 
 
 def accuracy_lines(
@@ -151,15 +164,28 @@ def _saving_cell(entry: LabelsSaved | None) -> Cell:
     if entry is None:
         return Cell("not run")
     saved, needed = signed(round(entry.saved)), count(round(entry.labels_needed))
+    ends = "" if entry.interval is None else f"; {interval_in_labels(entry.interval)}"
     match entry.flag:
         case "never_reached":
-            return Cell(f"at least {saved}", f"never reached: over {needed}")
+            return Cell(f"at least {saved}", f"never reached: over {needed}{ends}")
         case "below_start":
-            return Cell(f"at most {saved}", f"reached with {needed}, the fewest tried")
+            return Cell(f"at most {saved}", f"reached with {needed}, the fewest tried{ends}")
         case "crosses":
-            return Cell(saved, f"needs {needed}; curves crossed")
+            return Cell(saved, f"needs {needed}; curves crossed{ends}")
         case None:
-            return Cell(saved, f"needs {needed}")
+            return Cell(saved, f"needs {needed}{ends}")
+
+
+def interval_in_labels(interval: Bounds) -> str:
+    """Such as "150 to 290"; in words where an end is beyond what was measured."""
+    low, high = (None if end is None else _labels(end) for end in (interval.low, interval.high))
+    if low is None:
+        return "not bounded" if high is None else f"up to {high}"
+    return f"{low} or more" if high is None else f"{low} to {high}"
+
+
+def _labels(number: float) -> str:
+    return f"{round(number):,}".replace("-", "−")
 
 
 COST_COLUMNS = ("Classifiers", "Time in all", "Time for each", "Images trained on", "Operations")

@@ -65,6 +65,7 @@ def run_rows(
     *,
     overwrite: bool,
     exports: Sequence[str],
+    free: Sequence[str] = (),
 ) -> Path | None:
     """Compute the rows that are missing in runs_dir/name/results.jsonl.
 
@@ -73,6 +74,7 @@ def run_rows(
         make_bench: picklable; called once here, after a look at the folder, and in each worker.
         row: the class of the rows.
         exports: the other files that the caller writes into the folder.
+        free: keys of the config that change no row, and so may change as the study goes on.
     Returns:
         The folder, or None where a signal ended it before the last row.
     Raises:
@@ -89,6 +91,7 @@ def run_rows(
         resume=not overwrite,
         overwrite=overwrite,
         exports=(RESULTS, *exports),
+        free=free,
     )
     bench = make_bench(accelerator)
     directory.start(bench.provenance())

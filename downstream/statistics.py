@@ -66,7 +66,7 @@ def in_percent(interval: Interval, digits: int = 1) -> str:
 def mean_interval(scores: Scores) -> Interval:
     """Mean score of one arm at one budget; see `error_of_mean` for the formula."""
     table = crossed_table(scores)
-    return _interval(_draw_means(scores), [] if table is None else [table])
+    return _interval(draw_means(scores), [] if table is None else [table])
 
 
 def paired_difference(
@@ -85,14 +85,14 @@ def paired_difference(
     if same_seeds and ours.keys() == theirs.keys():
         cells = {key: ours[key] - theirs[key] for key in ours}
         table = crossed_table(cells)
-        return _difference(_draw_means(cells), [] if table is None else [table])
-    arm_means, control_means = _draw_means(ours), _draw_means(theirs)
+        return _difference(draw_means(cells), [] if table is None else [table])
+    arm_means, control_means = draw_means(ours), draw_means(theirs)
     differences = {draw: arm_means[draw] - control_means[draw] for draw in draws}
     tables = [crossed_table(ours), crossed_table(theirs)]
     return _difference(differences, [table for table in tables if table is not None])
 
 
-def error_of_mean(draw_means: Array, crossed: Sequence[MeanSquares]) -> tuple[Array, Array]:
+def error_of_mean(over_draws: Array, crossed: Sequence[MeanSquares]) -> tuple[Array, Array]:
     """Squared standard error of a mean over draws, and its degrees of freedom, each [...].
 
     With mean squares MS of D draws, S seeds and the residual, an unbiased estimate is
@@ -111,11 +111,11 @@ def error_of_mean(draw_means: Array, crossed: Sequence[MeanSquares]) -> tuple[Ar
     99 %: a small estimate, or a floor, then meets few degrees of freedom.
 
     Args:
-        draw_means: [..., D], D of 2 or more; for a difference of two arms, their difference.
+        over_draws: [..., D], D of 2 or more; for a difference of two arms, their difference.
         crossed: of each arm whose seeds are crossed with all these draws.
     """
-    draws = draw_means.shape[-1]
-    of_draws = draw_means.var(axis=-1, ddof=1) / draws
+    draws = over_draws.shape[-1]
+    of_draws = over_draws.var(axis=-1, ddof=1) / draws
     if not crossed:
         return of_draws, np.full_like(of_draws, draws - 1)
     terms = [(of_draws, draws - 1)]
@@ -148,13 +148,21 @@ def crossed_table(scores: Scores) -> Array | None:
     return np.array([[scores[draw, seed] for seed in seeds] for draw in draws], dtype=np.float64)
 
 
-def _interval(draw_means: Mapping[int, float], tables: Sequence[Array]) -> Interval:
-    found = _difference(draw_means, tables)
+def draw_means(scores: Scores) -> dict[int, float]:
+    """Return the mean over seeds of each draw, draws ascending."""
+    by_draw: dict[int, list[float]] = {}
+    for (draw, _), score in sorted(scores.items()):
+        by_draw.setdefault(draw, []).append(score)
+    return {draw: float(np.mean(values)) for draw, values in by_draw.items()}
+
+
+def _interval(by_draw: Mapping[int, float], tables: Sequence[Array]) -> Interval:
+    found = _difference(by_draw, tables)
     return Interval(found.mean, found.low, found.high, found.n, found.seeds)
 
 
-def _difference(draw_means: Mapping[int, float], tables: Sequence[Array]) -> Difference:
-    values = np.array([draw_means[draw] for draw in sorted(draw_means)], dtype=np.float64)
+def _difference(by_draw: Mapping[int, float], tables: Sequence[Array]) -> Difference:
+    values = np.array([by_draw[draw] for draw in sorted(by_draw)], dtype=np.float64)
     n, mean = len(values), float(values.mean())
     seeds = min((table.shape[1] for table in tables), default=1)
     if n < 2:
@@ -164,10 +172,3 @@ def _difference(draw_means: Mapping[int, float], tables: Sequence[Array]) -> Dif
     with np.errstate(divide="ignore"):
         p = 2 * stats.t.sf(abs(mean) / np.sqrt(variance), freedom) if mean else 1.0
     return Difference(mean, mean - half, mean + half, n, seeds, float(p))
-
-
-def _draw_means(scores: Scores) -> dict[int, float]:
-    by_draw: dict[int, list[float]] = {}
-    for (draw, _), score in sorted(scores.items()):
-        by_draw.setdefault(draw, []).append(score)
-    return {draw: float(np.mean(values)) for draw, values in by_draw.items()}

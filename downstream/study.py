@@ -20,4 +20,4 @@ def run_study(config: CurveConfig, *, overwrite: bool) -> Path | None:
         InputError, DataError, ModelError: one line; the folder then is as it was.
     """
     make = partial(open_workbench, config)
-    return run_rows(config, make, Row, overwrite=overwrite, exports=_EXPORTS)
+    return run_rows(config, make, Row, overwrite=overwrite, exports=_EXPORTS, free=("targets",))

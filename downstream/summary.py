@@ -2,33 +2,26 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from downstream.config import ARMS, PRETRAINED, Arm, CurveConfig
+from downstream.comparing import comparisons_of
+from downstream.config import ARMS, Arm, CurveConfig
 from downstream.costs import arm_costs, pretraining_cost
 from downstream.inference import arm_inference, pretraining_saw_test
-from downstream.labels_saved import crossings, labels_saved
+from downstream.labels_to_target import labels_to_targets
 from downstream.leaks import Leaks
-from downstream.multiplicity import holm
+from downstream.learning_curve import curve_measures
 from downstream.notes import arm_notes, study_notes
 from downstream.plan import planned_rows
+from downstream.resampled_curves import mean_curves
 from downstream.results import Row, read_rows
-from downstream.statistics import Scores, mean_interval, paired_difference
-from downstream.verdict import Comparison, verdict
+from downstream.statistics import mean_interval
+from downstream.verdict import verdict
 from models.artifact import read_artifact
 from training.config import load_config
 from training.errors import InputError
-
-COMPARED: tuple[tuple[Arm, Arm], ...] = (
-    ("finetuned", "scratch"),
-    ("frozen", "scratch"),
-    ("frozen", "random_frozen"),
-    ("frozen", "raw_logistic"),
-    ("finetuned", "frozen"),
-)
-"""Pairs of arm and control whose differences are reported."""
 
 ScoresByBudget = dict[int, dict[tuple[int, int], float]]
 
@@ -62,13 +55,8 @@ def _summary(
         arm: {budget: mean_interval(scores[arm][budget]) for budget in sorted(scores[arm])}
         for arm in scores
     }
-    comparisons = corrected(
-        [
-            compare(arm, control, scores)
-            for arm, control in COMPARED
-            if arm in scores and control in scores
-        ]
-    )
+    comparisons = comparisons_of(scores)
+    curves = mean_curves(scores)
     seeds = [encoder["seed"] for encoder in environment["encoders"]]
     planned = len(planned_rows(config, seeds))
     saw_test = pretraining_saw_test(environment)
@@ -105,6 +93,12 @@ def _summary(
             for c in comparisons
             for at in c.crossings
         ],
+        "curves": {
+            arm: {measure: asdict(found) for measure, found in curve_measures(curve).items()}
+            for arm, curve in curves.items()
+        },
+        "curve_differences": [asdict(found) for c in comparisons for found in c.measures],
+        "labels_to_target": [asdict(found) for found in labels_to_targets(curves, config.targets)],
         "costs": {
             "pretraining": [
                 pretraining_cost(Path(path), read_artifact(path))
@@ -130,54 +124,6 @@ def scores_by_arm(rows: Sequence[Row]) -> dict[Arm, ScoresByBudget]:
                 by_budget = found.setdefault(arm, {})
                 by_budget.setdefault(row.budget, {})[row.draw, row.seed] = row.accuracy
     return found
-
-
-def compare(arm: Arm, control: Arm, scores: Mapping[Arm, Mapping[int, Scores]]) -> Comparison:
-    """Compare two arms, at each budget over the draws that both were run on."""
-    differences, curve, control_curve = {}, {}, {}
-    same_seeds = {arm, control} <= set(PRETRAINED)
-    for budget in sorted(scores[arm].keys() | scores[control].keys()):
-        ours, theirs = scores[arm].get(budget, {}), scores[control].get(budget, {})
-        difference = paired_difference(ours, theirs, same_seeds=same_seeds)
-        if difference is not None:
-            differences[budget] = difference
-        if ours:
-            curve[budget] = _mean(ours, shared_with=theirs)
-        if theirs:
-            control_curve[budget] = _mean(theirs, shared_with=ours)
-    saved = {found.budget: found for found in labels_saved(curve, control_curve)}
-    return Comparison(arm, control, differences, saved, crossings(curve, control_curve))
-
-
-def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons with p values corrected for the number of all their differences."""
-    tests = [
-        (at, budget, found.p)
-        for at, comparison in enumerate(comparisons)
-        for budget, found in comparison.differences.items()
-        if found.p is not None
-    ]
-    p_holm = {
-        (at, budget): p
-        for (at, budget, _), p in zip(tests, holm([p for _, _, p in tests]), strict=True)
-    }
-    return [
-        replace(
-            comparison,
-            differences={
-                budget: replace(found, p_holm=p_holm.get((at, budget)))
-                for budget, found in comparison.differences.items()
-            },
-        )
-        for at, comparison in enumerate(comparisons)
-    ]
-
-
-def _mean(table: Scores, *, shared_with: Scores) -> float:
-    """Mean over the draws that another arm has too; over all where it shares none."""
-    draws = {draw for draw, _ in shared_with}
-    shared = {key: score for key, score in table.items() if key[0] in draws}
-    return mean_interval(shared or table).mean
 
 
 def write_summary(folder: Path) -> dict[str, Any]:

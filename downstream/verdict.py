@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from downstream.config import Arm
 from downstream.labels_saved import LabelsSaved
+from downstream.learning_curve import CurveDifference
+from downstream.resampled_curves import Bounds
 from downstream.statistics import LEVEL, Difference, Interval
 
 _SUBJECT: dict[Arm, str] = {
@@ -22,7 +24,8 @@ _CONTROL: dict[Arm, str] = {
 class Comparison:
     """An arm against a control: paired differences and labels saved, each by budget.
 
-    `crossings` are numbers of labels at which their mean curves cross.
+    `crossings` are numbers of labels at which their mean curves cross; `measures` are of the whole
+    curves.
     """
 
     arm: Arm
@@ -30,6 +33,7 @@ class Comparison:
     differences: Mapping[int, Difference]
     saved: Mapping[int, LabelsSaved]
     crossings: Sequence[float] = ()
+    measures: Sequence[CurveDifference] = ()
 
 
 def verdict(
@@ -129,9 +133,26 @@ def _worth(saved: LabelsSaved | None) -> str:
         return ""
     if saved.flag == "never_reached":
         return f", which stays below that with {_count(saved.labels_needed)}"
-    needed = saved.labels_needed
-    rounded = round(needed, -1) if needed >= 100 else needed
-    return f", which needs about {_count(rounded)} labels for that"
+    text = f", which needs about {_count(_rounded(saved.labels_needed))} labels for that"
+    if saved.saved <= 0 or saved.flag is not None or saved.interval is None:
+        return text
+    worth = f"about {_count(_rounded(saved.saved))} labels saved"
+    return f"{text}: {worth} (95 %: {_range(saved.interval)})"
+
+
+def _rounded(labels: float) -> float:
+    return round(labels, -1) if abs(labels) >= 100 else labels
+
+
+def _range(interval: Bounds) -> str:
+    """Such as "150 to 290", and in words where an end was not reached."""
+    low, high = (
+        None if end is None else _count(_rounded(end)).replace("-", "−")
+        for end in (interval.low, interval.high)
+    )
+    if low is None:
+        return "not bounded" if high is None else f"at most {high}"
+    return f"at least {low}" if high is None else f"{low} to {high}"
 
 
 def _elsewhere(

@@ -93,6 +93,7 @@ def make_study(
     draws=5,
     dataset="fashion-mnist",
     missing=(),
+    targets=(),
 ) -> Path:
     """A study's folder as `curve` leaves it before the report; `missing` rows are left out."""
     config = CurveConfig(
@@ -103,6 +104,7 @@ def make_study(
         budgets=budgets,
         draws=draws,
         arms=arms,
+        targets=targets,
     )
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(dump_config(config))
@@ -168,7 +170,9 @@ def report(folder: Path) -> tuple[Page, str]:
 def full(tmp_path_factory):
     """Folder, parsed page, its text and summary of a study with everything that a page can show."""
     root = tmp_path_factory.mktemp("report")
-    folder = make_study(root / "runs/study", [make_encoder(root / "runs/encoder")])
+    folder = make_study(
+        root / "runs/study", [make_encoder(root / "runs/encoder")], targets=(0.8, 0.95)
+    )
     page, text = report(folder)
     return folder, page, text, json.loads((folder / "summary.json").read_text())
 
@@ -272,6 +276,27 @@ def test_differences_are_shown_with_corrected_p_values(full):
     assert "Corrected for all" in plain(page.texts["html"][0])
 
 
+def test_whole_curves_are_shown(full):
+    _, page, _, summary = full
+    cells = page.texts["td"]
+    area = {name: 100 * v for name, v in summary["curves"]["frozen"]["area"].items()}
+    assert f"{area['value']:.1f}{area['low']:.1f} to {area['high']:.1f}" in cells
+    found = {(e["arm"], e["target"]): e for e in summary["labels_to_target"]}
+    labels = found["frozen", 0.8]
+    ends = f"{labels['interval']['low']:,.0f} to {labels['interval']['high']:,.0f}"
+    assert f"{labels['labels']:,.0f}{ends}" in cells
+    assert found["scratch", 0.95]["interval"] == {"low": 3000.0, "high": None}
+    assert "> 3,0003,000 or more" in cells
+    gain = next(
+        e
+        for e in summary["curve_differences"]
+        if (e["arm"], e["control"], e["measure"]) == ("finetuned", "scratch", "area")
+    )
+    assert gain["low"] > 0
+    saved = next(e for e in summary["labels_saved"] if e["arm"] == "finetuned")
+    assert saved["interval"]["low"] < saved["saved"] < saved["interval"]["high"]
+
+
 def test_a_summary_of_an_older_study_has_a_page(tmp_path):
     folder = make_study(
         tmp_path / "runs/study", [make_encoder(tmp_path / "runs/encoder")], budgets=(50, 100)
@@ -279,9 +304,14 @@ def test_a_summary_of_an_older_study_has_a_page(tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     for entry in summary["differences"]:
         del entry["p"], entry["p_holm"]
+    for entry in summary["labels_saved"]:
+        del entry["interval"]
+    for key in ("curves", "curve_differences", "labels_to_target"):
+        del summary[key]
     (folder / "summary.json").write_text(json.dumps(summary))
     page, _ = report(folder)
     assert "Holm " not in " ".join(page.texts["td"])
+    assert "Whole curves" not in page.texts["h2"]
 
 
 def test_figures_follow_the_theme(full):
@@ -390,7 +420,8 @@ def test_missing_parts_of_pretraining_are_named(tmp_path):
     assert f"{gone} is no longer there" in shown
     assert f"{other} has been replaced since the study was run" in shown
     assert len(page.all("img")) == 2  # those of the last encoder only
-    assert page.texts["h3"][:4] == [str(path) for path in (bare, gone, other, broken)]
+    paths = [str(path) for path in (bare, gone, other, broken)]
+    assert [heading for heading in page.texts["h3"] if heading in paths] == paths
 
 
 def test_losses_of_phases_in_turn_are_all_shown(tmp_path):

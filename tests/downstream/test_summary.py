@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from downstream.comparing import compare, corrected
 from downstream.config import CurveConfig
 from downstream.inputs import open_inputs
 from downstream.leaks import check_leaks
 from downstream.results import ResultsFile, Row, read_rows
 from downstream.statistics import mean_interval, paired_difference
-from downstream.summary import compare, corrected
 from downstream.verdict import Comparison, verdict
 from training.config import load_config
 
@@ -46,7 +46,7 @@ def test_a_gain_is_told_with_its_interval_and_its_worth():
         "With 100 labels, fine-tuning the pretrained encoder reaches 72.0 %, 2.0 points above "
         "training from scratch (95 % interval "
     )
-    assert "which needs about 200 labels for that" in text
+    assert "which needs about 200 labels for that: about 100 labels saved (95 %: " in text
     assert "with 500 it is ahead by 2.0 points" in text
     assert "with 1,000 no difference is measurable" in text
 

@@ -1,0 +1,109 @@
+"""The report's tables on whole curves, ready for the page; none from summaries that lack them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from downstream.report_drawing import count
+from downstream.report_study import StudyFiles, bounds_of
+from downstream.report_style import ArmStyle
+from downstream.report_tables import Cell, Line, Table, interval_in_labels, points
+
+_MEASURES = ("start", "slope", "asymptote", "area")
+_NO_INTERVAL = "one draw: no interval"
+
+
+def curve_tables(study: StudyFiles) -> list[Table]:
+    """Every table on whole curves that the summary has something for, in the page's order."""
+    styles = study.styles()
+    tables = [
+        _measures(study.summary.get("curves", {}), styles),
+        _differences(study.summary.get("curve_differences", []), styles),
+        _targets(study.summary.get("labels_to_target", []), styles),
+    ]
+    return [table for table in tables if table.lines]
+
+
+def _measures(curves: Mapping[str, Mapping[str, Any]], styles: Mapping[str, ArmStyle]) -> Table:
+    return Table(
+        "measures-table",
+        "Area and slope",
+        "Area: mean accuracy in percent over the logarithm of labels, from the smallest budget to "
+        "the largest. Slope: points gained per tenfold labels between the two. 95 % intervals "
+        "below.",
+        "Arm",
+        ("Area, %", "Slope"),
+        [
+            Line(
+                style.label,
+                [
+                    _cell(curves[arm]["area"], lambda value: f"{100 * value:.1f}"),
+                    _cell(curves[arm]["slope"], points),
+                ],
+                code=arm,
+            )
+            for arm, style in styles.items()
+            if curves.get(arm)
+        ],
+    )
+
+
+def _differences(entries: Sequence[Mapping[str, Any]], styles: Mapping[str, ArmStyle]) -> Table:
+    pairs = dict.fromkeys((entry["arm"], entry["control"]) for entry in entries)
+    found = {(e["arm"], e["control"], e["measure"]): e for e in entries}
+    return Table(
+        "curve-differences-table",
+        "Higher start, higher slope, higher end",
+        "Differences of curves in points, with draws paired and 95 % intervals: accuracy at the "
+        "smallest budget that both arms have, gain per tenfold labels, accuracy at the largest, "
+        "and mean accuracy over the logarithm of labels. Bold: the interval excludes zero.",
+        "Comparison",
+        ("Start", "Slope", "End", "Area"),
+        [
+            Line(
+                styles[arm].label,
+                [_difference(found[arm, control, measure]) for measure in _MEASURES],
+                below=f"minus {styles[control].label}",
+            )
+            for arm, control in pairs
+        ],
+    )
+
+
+def _difference(entry: Mapping[str, Any]) -> Cell:
+    cell = _cell(entry, points)
+    clear = entry["low"] is not None and (entry["low"] > 0 or entry["high"] < 0)
+    return Cell(cell.text, cell.below, strong=clear)
+
+
+def _cell(entry: Mapping[str, Any], show: Callable[[float], str]) -> Cell:
+    if entry["low"] is None:
+        return Cell(show(entry["value"]), _NO_INTERVAL)
+    return Cell(show(entry["value"]), f"{show(entry['low'])} to {show(entry['high'])}")
+
+
+def _targets(entries: Sequence[Mapping[str, Any]], styles: Mapping[str, ArmStyle]) -> Table:
+    targets = sorted({entry["target"] for entry in entries})
+    found = {(entry["arm"], entry["target"]): entry for entry in entries}
+    return Table(
+        "targets-table",
+        "Labels for an accuracy",
+        "Labels that each arm needs for the accuracies asked for, interpolated on its mean curve "
+        "over the logarithm of labels, with 95 % intervals. < or >: beyond the budgets that were "
+        "run.",
+        "Arm",
+        [f"{100 * target:.4g} %" for target in targets],
+        [
+            Line(style.label, [_labels(found[arm, target]) for target in targets], code=arm)
+            for arm, style in styles.items()
+            if targets and (arm, targets[0]) in found
+        ],
+    )
+
+
+def _labels(entry: Mapping[str, Any]) -> Cell:
+    bound = {"never_reached": "> ", "below_start": "< "}.get(entry["flag"], "")
+    interval = bounds_of(entry["interval"])
+    return Cell(
+        f"{bound}{count(round(entry['labels']))}",
+        _NO_INTERVAL if interval is None else interval_in_labels(interval),
+    )
