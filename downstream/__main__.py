@@ -12,6 +12,7 @@ from downstream.commands import (
     evaluate,
     export,
     modes,
+    plan,
     predict,
     report,
     serve,
@@ -21,6 +22,7 @@ from downstream.commands import (
 
 _COMMANDS = (
     curve,
+    plan,
     depth,
     modes,
     ensemble,

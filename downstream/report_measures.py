@@ -19,6 +19,7 @@ def curve_tables(study: StudyFiles) -> list[Table]:
         _measures(study.summary.get("curves", {}), styles),
         _differences(study.summary.get("curve_differences", []), styles),
         _targets(study.summary.get("labels_to_target", []), styles),
+        _laws(study.summary.get("power_laws", {}), study.summary.get("extrapolated", []), styles),
     ]
     return [table for table in tables if table.lines]
 
@@ -107,3 +108,63 @@ def _labels(entry: Mapping[str, Any]) -> Cell:
         f"{bound}{count(round(entry['labels']))}",
         _NO_INTERVAL if interval is None else interval_in_labels(interval),
     )
+
+
+def _laws(
+    laws: Mapping[str, Mapping[str, Any]],
+    extrapolated: Sequence[Mapping[str, Any]],
+    styles: Mapping[str, ArmStyle],
+) -> Table:
+    targets = sorted({entry["target"] for entry in extrapolated})
+    found = {(entry["arm"], entry["target"]): entry for entry in extrapolated}
+    return Table(
+        "laws-table",
+        "Beyond the largest budget",
+        "The error as a + b / Nᶜ, with 95 % intervals: the accuracy that it levels off at, in "
+        "percent, the rate c, and what it says of the largest budget when it is fitted without it. "
+        "Labels for accuracies beyond the curve are extrapolated, and not where the fit is "
+        "unstable.",
+        "Arm",
+        (
+            "Levels off at, %",
+            "Rate",
+            "Largest budget, predicted, %",
+            *(f"Labels for {100 * target:.4g} %" for target in targets),
+        ),
+        [
+            Line(
+                style.label,
+                [
+                    _limit(laws[arm]["asymptote"]),
+                    _cell(laws[arm]["rate"], lambda value: f"{value:.2f}"),
+                    _held_out(laws[arm]["held_out"]),
+                    *(_extrapolated(found.get((arm, target))) for target in targets),
+                ],
+                code=arm,
+            )
+            for arm, style in styles.items()
+            if arm in laws
+        ],
+    )
+
+
+def _limit(error: Mapping[str, float]) -> Cell:
+    low, high = 100 * (1 - error["high"]), 100 * (1 - error["low"])
+    return Cell(f"{100 * (1 - error['value']):.1f}", f"{low:.1f} to {high:.1f}")
+
+
+def _held_out(entry: Mapping[str, Any] | None) -> Cell:
+    if entry is None:
+        return Cell("–", "too few budgets")
+    predicted = _cell(entry["predicted"], lambda value: f"{100 * value:.1f}")
+    return Cell(predicted.text, f"{predicted.below}; measured {100 * entry['measured']:.1f}")
+
+
+def _extrapolated(entry: Mapping[str, Any] | None) -> Cell:
+    if entry is None:
+        return Cell("–", "reached, see above")
+    if entry["labels"] is None:
+        return Cell("no answer", entry["refused"])
+    interval = bounds_of(entry["interval"])
+    assert interval is not None
+    return Cell(count(round(entry["labels"])), interval_in_labels(interval))

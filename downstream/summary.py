@@ -9,13 +9,14 @@ from typing import Any
 from downstream.comparing import comparisons_of
 from downstream.config import ARMS, Arm, CurveConfig
 from downstream.costs import arm_costs, pretraining_cost
+from downstream.extrapolation import extrapolate
 from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.labels_to_target import labels_to_targets
 from downstream.leaks import Leaks
 from downstream.learning_curve import curve_measures
 from downstream.notes import arm_notes, study_notes
 from downstream.plan import planned_rows
-from downstream.resampled_curves import mean_curves
+from downstream.resampled_curves import MeanCurve, mean_curves
 from downstream.results import Row, read_rows
 from downstream.statistics import mean_interval
 from downstream.verdict import verdict
@@ -32,6 +33,17 @@ def summarize(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the folder holds no study, or one without rows.
     """
+    config, rows = read_config_and_rows(folder)
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    return _summary(config, environment, rows)
+
+
+def read_config_and_rows(folder: Path) -> tuple[CurveConfig, list[Row]]:
+    """Read what a study was asked for and the rows that it has.
+
+    Raises:
+        InputError: the folder holds no study, or one without rows.
+    """
     config_file, results_file = folder / "config.yaml", folder / "results.jsonl"
     for file in (config_file, folder / "environment.json", results_file):
         if not file.is_file():
@@ -40,11 +52,10 @@ def summarize(folder: Path) -> dict[str, Any]:
                 "`python -m downstream curve` makes"
             )
     config = load_config(CurveConfig, config_file)
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     rows = read_rows(results_file, Row)
     if not rows:
         raise InputError(f"{results_file}: holds no rows yet; let `curve` compute some first")
-    return _summary(config, environment, rows)
+    return config, rows
 
 
 def _summary(
@@ -97,6 +108,7 @@ def _summary(
             arm: {measure: asdict(found) for measure, found in curve_measures(curve).items()}
             for arm, curve in curves.items()
         },
+        **_laws(curves, config.targets),
         "curve_differences": [asdict(found) for c in comparisons for found in c.measures],
         "labels_to_target": [asdict(found) for found in labels_to_targets(curves, config.targets)],
         "costs": {
@@ -112,6 +124,15 @@ def _summary(
         "notes": study_notes(config, environment, leaks),
         "arm_notes": {arm: arm_notes(arm, config, environment) for arm in means},
         "provenance": dict(environment),
+    }
+
+
+def _laws(curves: Mapping[Arm, MeanCurve], targets: Sequence[float]) -> dict[str, Any]:
+    """The power law of each arm that has one, and what it says of targets beyond the curve."""
+    found = {arm: extrapolate(arm, curve, targets) for arm, curve in curves.items()}
+    return {
+        "power_laws": {arm: asdict(law) for arm, (law, _) in found.items() if law is not None},
+        "extrapolated": [asdict(answer) for _, answers in found.values() for answer in answers],
     }
 
 

@@ -287,6 +287,10 @@ def test_whole_curves_are_shown(full):
     assert f"{labels['labels']:,.0f}{ends}" in cells
     assert found["scratch", 0.95]["interval"] == {"low": 3000.0, "high": None}
     assert "> 3,0003,000 or more" in cells
+    law = summary["power_laws"]["finetuned"]["held_out"]
+    assert f"measured {100 * law['measured']:.1f}" in page.texts["html"][0]
+    assert {e["target"] for e in summary["extrapolated"]} == {0.95}
+    assert any(cell.startswith("no answer") for cell in cells)
     gain = next(
         e
         for e in summary["curve_differences"]
@@ -306,7 +310,7 @@ def test_a_summary_of_an_older_study_has_a_page(tmp_path):
         del entry["p"], entry["p_holm"]
     for entry in summary["labels_saved"]:
         del entry["interval"]
-    for key in ("curves", "curve_differences", "labels_to_target"):
+    for key in ("curves", "curve_differences", "labels_to_target", "power_laws", "extrapolated"):
         del summary[key]
     (folder / "summary.json").write_text(json.dumps(summary))
     page, _ = report(folder)
