@@ -16,7 +16,7 @@ def curve_tables(study: StudyFiles) -> list[Table]:
     """Every table on whole curves that the summary has something for, in the page's order."""
     styles = study.styles()
     tables = [
-        _measures(study.summary.get("curves", {}), styles),
+        _measures(study.summary.get("curves", {}), study.summary.get("code_lengths", {}), styles),
         _differences(study.summary.get("curve_differences", []), styles),
         _targets(study.summary.get("labels_to_target", []), styles),
         _laws(study.summary.get("power_laws", {}), study.summary.get("extrapolated", []), styles),
@@ -24,21 +24,28 @@ def curve_tables(study: StudyFiles) -> list[Table]:
     return [table for table in tables if table.lines]
 
 
-def _measures(curves: Mapping[str, Mapping[str, Any]], styles: Mapping[str, ArmStyle]) -> Table:
+def _measures(
+    curves: Mapping[str, Mapping[str, Any]],
+    code_lengths: Mapping[str, Mapping[str, Any]],
+    styles: Mapping[str, ArmStyle],
+) -> Table:
     return Table(
         "measures-table",
-        "Area and slope",
+        "Area, slope and code length",
         "Area: mean accuracy in percent over the logarithm of labels, from the smallest budget to "
-        "the largest. Slope: points gained per tenfold labels between the two. 95 % intervals "
-        "below.",
+        "the largest. Slope: points gained per tenfold labels between the two. Code length: bits "
+        "that the labels of the largest budget cost where each block of them is coded by the "
+        "classifier of the budget before it, whose test likelihood stands for theirs; less is "
+        "better. 95 % intervals below.",
         "Arm",
-        ("Area, %", "Slope"),
+        ("Area, %", "Slope", "Code length, bits"),
         [
             Line(
                 style.label,
                 [
                     _cell(curves[arm]["area"], lambda value: f"{100 * value:.1f}"),
                     _cell(curves[arm]["slope"], points),
+                    _bits(code_lengths.get(arm)),
                 ],
                 code=arm,
             )
@@ -46,6 +53,13 @@ def _measures(curves: Mapping[str, Mapping[str, Any]], styles: Mapping[str, ArmS
             if curves.get(arm)
         ],
     )
+
+
+def _bits(entry: Mapping[str, Any] | None) -> Cell:
+    if entry is None:
+        return Cell("–")
+    cell = _cell(entry["bits"], lambda value: count(round(value)))
+    return Cell(cell.text, f"{cell.below}; {count(round(entry['uniform']))} without a classifier")
 
 
 def _differences(entries: Sequence[Mapping[str, Any]], styles: Mapping[str, ArmStyle]) -> Table:

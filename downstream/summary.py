@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from downstream.code_length import code_lengths
 from downstream.comparing import comparisons_of
 from downstream.config import ARMS, Arm, CurveConfig
 from downstream.costs import arm_costs, pretraining_cost
@@ -62,6 +63,7 @@ def _summary(
     config: CurveConfig, environment: Mapping[str, Any], rows: Sequence[Row]
 ) -> dict[str, Any]:
     scores = scores_by_arm(rows)
+    nll = mean_curves(scores_by_arm(rows, "nll"))
     means = {
         arm: {budget: mean_interval(scores[arm][budget]) for budget in sorted(scores[arm])}
         for arm in scores
@@ -111,6 +113,10 @@ def _summary(
         **_laws(curves, config.targets),
         "curve_differences": [asdict(found) for c in comparisons for found in c.measures],
         "labels_to_target": [asdict(found) for found in labels_to_targets(curves, config.targets)],
+        "code_lengths": {
+            arm: asdict(found)
+            for arm, found in code_lengths(nll, len(environment["classes"])).items()
+        },
         "costs": {
             "pretraining": [
                 pretraining_cost(Path(path), read_artifact(path))
@@ -136,14 +142,16 @@ def _laws(curves: Mapping[Arm, MeanCurve], targets: Sequence[float]) -> dict[str
     }
 
 
-def scores_by_arm(rows: Sequence[Row]) -> dict[Arm, ScoresByBudget]:
-    """Return accuracies by arm, budget and (draw, seed); arms in the order of `ARMS`."""
+def scores_by_arm(
+    rows: Sequence[Row], score: Literal["accuracy", "nll"] = "accuracy"
+) -> dict[Arm, ScoresByBudget]:
+    """Return scores by arm, budget and (draw, seed); arms in the order of `ARMS`."""
     found: dict[Arm, ScoresByBudget] = {}
     for arm in ARMS:
         for row in rows:
             if row.arm == arm:
                 by_budget = found.setdefault(arm, {})
-                by_budget.setdefault(row.budget, {})[row.draw, row.seed] = row.accuracy
+                by_budget.setdefault(row.budget, {})[row.draw, row.seed] = getattr(row, score)
     return found
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.curve_coverage import coverage
+from downstream.code_length import code_lengths
 from downstream.comparing import compare
 from downstream.interpolation import labels_reaching
 from downstream.labels_to_target import labels_to_targets
@@ -114,6 +115,20 @@ def test_curves_differ_by_start_slope_end_and_area():
     assert found["start"].low > 0 and found["slope"].high < 0
     gap = compare("finetuned", "scratch", scores).differences[50]
     assert (found["start"].low, found["start"].high) == pytest.approx((gap.low, gap.high), abs=1e-4)
+
+
+def test_code_length_is_the_sum_of_blocks_in_bits():
+    bit = np.log(2)
+    nll = {50: 2.0, 100: 1.0, 200: 0.5}  # bits; that of the largest budget codes nothing
+    table = {b: {(d, 0): bit * (v + 10 * SPREAD[d]) for d in range(5)} for b, v in nll.items()}
+    found = code_lengths(mean_curves({"frozen": table}), classes=8)["frozen"]
+    assert found.bits.value == pytest.approx(50 * 3 + 50 * 2.0 + 100 * 1.0)
+    assert (found.uniform, found.labels) == (600, 200)
+    half = mean_interval({(d, 0): 150 * 10 * SPREAD[d] for d in range(5)}).high
+    assert found.bits.high - found.bits.value == pytest.approx(half, rel=0.1)
+    one = mean_curves({"frozen": {50: {(0, 0): 2.0}, 100: {(0, 0): 1.0}}})
+    assert code_lengths(one, classes=8)["frozen"].bits.low is None
+    assert code_lengths(mean_curves({"frozen": {50: {(0, 0): 2.0}}}), classes=8) == {}
 
 
 def test_intervals_of_whole_curves_hold_what_they_say():

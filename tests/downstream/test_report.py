@@ -287,6 +287,9 @@ def test_whole_curves_are_shown(full):
     assert f"{labels['labels']:,.0f}{ends}" in cells
     assert found["scratch", 0.95]["interval"] == {"low": 3000.0, "high": None}
     assert "> 3,0003,000 or more" in cells
+    bits = 50 * np.log2(3) + 2950 * 0.8 / np.log(2)
+    assert summary["code_lengths"]["frozen"]["bits"]["value"] == pytest.approx(bits)
+    assert any(cell.startswith(f"{bits:,.0f}") for cell in cells)
     law = summary["power_laws"]["finetuned"]["held_out"]
     assert f"measured {100 * law['measured']:.1f}" in page.texts["html"][0]
     assert {e["target"] for e in summary["extrapolated"]} == {0.95}
@@ -310,7 +313,14 @@ def test_a_summary_of_an_older_study_has_a_page(tmp_path):
         del entry["p"], entry["p_holm"]
     for entry in summary["labels_saved"]:
         del entry["interval"]
-    for key in ("curves", "curve_differences", "labels_to_target", "power_laws", "extrapolated"):
+    for key in (
+        "curves",
+        "curve_differences",
+        "labels_to_target",
+        "power_laws",
+        "extrapolated",
+        "code_lengths",
+    ):
         del summary[key]
     (folder / "summary.json").write_text(json.dumps(summary))
     page, _ = report(folder)
