@@ -1,5 +1,6 @@
 """The report's tables on whole curves, ready for the page; none from summaries that lack them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ def curve_tables(study: StudyFiles) -> list[Table]:
     """Every table on whole curves that the summary has something for, in the page's order."""
     styles = study.styles()
     tables = [
+        _variances(study.summary.get("variances", {}), study.budgets, styles),
         _measures(study.summary.get("curves", {}), study.summary.get("code_lengths", {}), styles),
         _differences(study.summary.get("curve_differences", []), styles),
         _targets(study.summary.get("labels_to_target", []), styles),
@@ -182,3 +184,36 @@ def _extrapolated(entry: Mapping[str, Any] | None) -> Cell:
     interval = bounds_of(entry["interval"])
     assert interval is not None
     return Cell(count(round(entry["labels"])), interval_in_labels(interval))
+
+
+def _variances(
+    variances: Mapping[str, Mapping[str, Any]],
+    budgets: Sequence[int],
+    styles: Mapping[str, ArmStyle],
+) -> Table:
+    return Table(
+        "variances-table",
+        "Where the spread comes from",
+        "Standard deviations in points of what moves a single accuracy: which images are labelled "
+        "(draw), the seed of the encoder’s weights (seed), and the rest, which is the random "
+        "numbers of a fit and the interaction of the two. Only for arms whose seeds are crossed "
+        "with the draws. Each rests on few draws and seeds and is rough.",
+        "Arm",
+        [f"{count(budget)} labels" for budget in budgets],
+        [
+            Line(
+                style.label,
+                [_spread(variances[arm].get(str(budget))) for budget in budgets],
+                code=arm,
+            )
+            for arm, style in styles.items()
+            if variances.get(arm)
+        ],
+    )
+
+
+def _spread(entry: Mapping[str, float] | None) -> Cell:
+    if entry is None:
+        return Cell("–")
+    draw, seed, rest = (100 * math.sqrt(entry[part]) for part in ("draw", "seed", "residual"))
+    return Cell(f"draw {draw:.1f}", f"seed {seed:.1f}, rest {rest:.1f}")

@@ -19,7 +19,8 @@ from downstream.notes import arm_notes, study_notes
 from downstream.plan import planned_rows
 from downstream.resampled_curves import MeanCurve, mean_curves
 from downstream.results import Row, read_rows
-from downstream.statistics import mean_interval
+from downstream.statistics import crossed_table, mean_interval
+from downstream.two_way import variance_components
 from downstream.verdict import verdict
 from models.artifact import read_artifact
 from training.config import load_config
@@ -111,6 +112,7 @@ def _summary(
             for arm, curve in curves.items()
         },
         **_laws(curves, config.targets),
+        "variances": {arm: _variances(by_budget) for arm, by_budget in scores.items()},
         "curve_differences": [asdict(found) for c in comparisons for found in c.measures],
         "labels_to_target": [asdict(found) for found in labels_to_targets(curves, config.targets)],
         "code_lengths": {
@@ -139,6 +141,16 @@ def _laws(curves: Mapping[Arm, MeanCurve], targets: Sequence[float]) -> dict[str
     return {
         "power_laws": {arm: asdict(law) for arm, (law, _) in found.items() if law is not None},
         "extrapolated": [asdict(answer) for _, answers in found.values() for answer in answers],
+    }
+
+
+def _variances(by_budget: ScoresByBudget) -> dict[str, Any]:
+    """The variance of accuracies by budget, split where seeds are crossed with draws."""
+    tables = {budget: crossed_table(by_budget[budget]) for budget in sorted(by_budget)}
+    return {
+        str(budget): asdict(variance_components(table))
+        for budget, table in tables.items()
+        if table is not None and len(table) > 1
     }
 
 

@@ -304,6 +304,21 @@ def test_whole_curves_are_shown(full):
     assert saved["interval"]["low"] < saved["saved"] < saved["interval"]["high"]
 
 
+def test_the_spread_of_crossed_seeds_is_split(tmp_path):
+    encoders = [make_encoder(tmp_path / f"runs/{seed}", seed=seed, run=False) for seed in range(3)]
+    folder = make_study(tmp_path / "runs/study", encoders, budgets=(50, 100))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["variances"]["frozen"]) == {"50", "100"}
+    assert summary["variances"]["scratch"] == {}
+    found = summary["variances"]["frozen"]["50"]
+    # The study's draws move all seeds alike by 0.7 of the spread; each fit by 0.3.
+    assert found["draw"] ** 0.5 == pytest.approx(0.7 * SPREAD[0], rel=0.7)
+    assert found["residual"] ** 0.5 == pytest.approx(0.3 * SPREAD[0], rel=0.5)
+    page, _ = report(folder)
+    draw, seed, rest = (100 * found[part] ** 0.5 for part in ("draw", "seed", "residual"))
+    assert f"draw {draw:.1f}seed {seed:.1f}, rest {rest:.1f}" in page.texts["td"]
+
+
 def test_a_summary_of_an_older_study_has_a_page(tmp_path):
     folder = make_study(
         tmp_path / "runs/study", [make_encoder(tmp_path / "runs/encoder")], budgets=(50, 100)
