@@ -17,11 +17,11 @@ def curve_tables(study: StudyFiles) -> list[Table]:
     """Every table on whole curves that the summary has something for, in the page's order."""
     styles = study.styles()
     tables = [
-        _variances(study.summary.get("variances", {}), study.budgets, styles),
         _measures(study.summary.get("curves", {}), study.summary.get("code_lengths", {}), styles),
         _differences(study.summary.get("curve_differences", []), styles),
         _targets(study.summary.get("labels_to_target", []), styles),
         _laws(study.summary.get("power_laws", {}), study.summary.get("extrapolated", []), styles),
+        _variances(study.summary.get("variances", {}), study.budgets, styles),
     ]
     return [table for table in tables if table.lines]
 

@@ -4,11 +4,12 @@ from functools import partial
 from pathlib import Path
 
 from downstream.config import CurveConfig
+from downstream.curves_file import CURVES
 from downstream.results import Row
 from downstream.runner import run_rows
 from downstream.workbench import open_workbench
 
-_EXPORTS = ("summary.json", "report.html", "curve.png", "curve.svg")
+_EXPORTS = ("summary.json", CURVES, "report.html", "curve.png", "curve.svg")
 
 
 def run_study(config: CurveConfig, *, overwrite: bool) -> Path | None:

@@ -1,4 +1,4 @@
-"""`summary.json`: what the rows of a study show, from the files in its folder alone."""
+"""`summary.json` and `curves.csv`: what a study shows, from the files in its folder alone."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from downstream.code_length import code_lengths
 from downstream.comparing import comparisons_of
 from downstream.config import ARMS, Arm, CurveConfig
 from downstream.costs import arm_costs, pretraining_cost
+from downstream.curves_file import CURVES, curves_csv
 from downstream.extrapolation import extrapolate
 from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.labels_to_target import labels_to_targets
@@ -23,6 +24,7 @@ from downstream.statistics import crossed_table, mean_interval
 from downstream.two_way import variance_components
 from downstream.verdict import verdict
 from models.artifact import read_artifact
+from pages.files import write_file
 from training.config import load_config
 from training.errors import InputError
 
@@ -168,11 +170,11 @@ def scores_by_arm(
 
 
 def write_summary(folder: Path) -> dict[str, Any]:
-    """Write summary.json in one piece and return what it holds."""
+    """Write summary.json and curves.csv, each in one piece; return what the former holds."""
     summary = summarize(folder)
-    temporary = folder / ".summary.json.writing"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / "summary.json")
+    _, rows = read_config_and_rows(folder)
+    write_file(folder / CURVES, curves_csv(summary, rows).encode())
+    write_file(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
 

@@ -17,7 +17,7 @@ and for controls that have not seen it.
 
 Rows that are in runs_dir/name/results.jsonl already are kept and the missing ones are computed,
 so the same command goes on with a study that was stopped. The study ends with summary.json,
-the verdict, a table and report.html."""
+curves.csv, the verdict, a table and report.html."""
 
 _EXAMPLES = """\
 examples:

@@ -1,5 +1,6 @@
 """The report's page, from the files of studies whose numbers are known."""
 
+import csv
 import json
 import re
 from itertools import pairwise
@@ -317,6 +318,20 @@ def test_the_spread_of_crossed_seeds_is_split(tmp_path):
     page, _ = report(folder)
     draw, seed, rest = (100 * found[part] ** 0.5 for part in ("draw", "seed", "residual"))
     assert f"draw {draw:.1f}seed {seed:.1f}, rest {rest:.1f}" in page.texts["td"]
+
+
+def test_curves_are_a_table_too(full):
+    folder, _, _, summary = full
+    with (folder / "curves.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(ARMS) * len(BUDGETS)
+    columns = "arm budget mean low high macro_f1 nll n seeds"
+    assert list(lines[0]) == columns.split()
+    for line in lines:
+        found = summary["arms"][line["arm"]][line["budget"]]
+        for name in ("mean", "low", "high", "n", "seeds"):
+            assert float(line[name]) == found[name]
+        assert (float(line["macro_f1"]), float(line["nll"])) == pytest.approx((0.7, 0.8))
 
 
 def test_a_summary_of_an_older_study_has_a_page(tmp_path):
