@@ -12,6 +12,7 @@ from downstream.commands import (
     evaluate,
     export,
     modes,
+    plan,
     predict,
     report,
     serve,
@@ -23,6 +24,7 @@ from downstream.commands import (
 _COMMANDS = (
     curve,
     study,
+    plan,
     depth,
     modes,
     ensemble,

@@ -12,7 +12,7 @@ from downstream.report_drawing import count, themed
 from downstream.report_style import DARK, LIGHT
 from downstream.report_tables import accuracy_lines, difference_lines
 from downstream.statistics import in_percent
-from downstream.study_comparison import PRETRAINED, Series, StudyComparison, clear_leaders
+from downstream.study_comparison import COMPARED_ARMS, Series, StudyComparison, clear_leaders
 from pages.html import render
 
 _ARM_WORDS: dict[Arm, str] = {"finetuned": "Fine-tuned", "frozen": "Under a linear head, frozen"}
@@ -30,7 +30,7 @@ def comparison_headlines(found: StudyComparison) -> list[str]:
         (study,) = found.studies.values()
         return [study.summary["verdict"]]
     sentences = [
-        _leaders(arm, of_arm) for arm in PRETRAINED if len(of_arm := found.of_arm(arm)) > 1
+        _leaders(arm, of_arm) for arm in COMPARED_ARMS if len(of_arm := found.of_arm(arm)) > 1
     ]
     return sentences or ["No pretrained arm stands in two of these studies."]
 
@@ -81,9 +81,9 @@ def render_comparison(found: StudyComparison, *, name: str, folder: Path) -> str
 
 
 def _context(found: StudyComparison, name: str, folder: Path) -> dict[str, Any]:
-    controls = [one for one in found.series if one.arm not in PRETRAINED]
+    controls = [one for one in found.series if one.arm not in COMPARED_ARMS]
     figures = []
-    for arm in PRETRAINED:
+    for arm in COMPARED_ARMS:
         shown = [*found.of_arm(arm), *controls]
         if len(shown) > len(controls):
             labels = [one.style.label for one in shown]

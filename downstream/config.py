@@ -16,6 +16,7 @@ Label = Annotated[str, StringConstraints(pattern=RUN_NAME)]
 """What a user calls an encoder or a way to reuse it, fit for a folder or a table."""
 
 Value = TypeVar("Value")
+Number = TypeVar("Number", int, float)
 Arm = Literal[
     "frozen",
     "finetuned",
@@ -31,6 +32,8 @@ USUAL_ARMS: tuple[Arm, ...] = ("frozen", "finetuned", "random_frozen", "scratch"
 WITHOUT_ENCODER: tuple[Arm, ...] = ("raw_logistic", "raw_svm", "raw_neighbours", "hog_svm")
 HEAD_ARMS: tuple[Arm, ...] = (*WITHOUT_ENCODER, "random_frozen", "frozen")
 """Arms that fit a head on fixed features."""
+PRETRAINED: tuple[Arm, ...] = ("frozen", "finetuned")
+"""Arms whose seeds are the pretraining runs: the same encoders in both."""
 
 
 def distinct(values: tuple[Value, ...]) -> tuple[Value, ...]:
@@ -44,13 +47,13 @@ def distinct(values: tuple[Value, ...]) -> tuple[Value, ...]:
     return values
 
 
-def ascending(budgets: tuple[int, ...]) -> tuple[int, ...]:
-    """Return budgets that are named once each, the smallest first.
+def ascending(numbers: tuple[Number, ...]) -> tuple[Number, ...]:
+    """Return numbers that are named once each, the smallest first.
 
     Raises:
         ValueError: one is named twice.
     """
-    return tuple(sorted(distinct(budgets)))
+    return tuple(sorted(distinct(numbers)))
 
 
 class StudyDataConfig(ReadingConfig):
@@ -106,6 +109,9 @@ class StudySettings(RowsConfig):
         5, description="choices of labelled images, the same for every arm; 2 or more for intervals"
     )
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = USUAL_ARMS
+    targets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (), description="accuracies to tell the labels for, such as 0.85; they change no row"
+    )
     features: FeaturesConfig = FeaturesConfig()
     head: StudyHeadConfig = SoftmaxConfig()
     scratch: FitConfig = FitConfig()
@@ -116,9 +122,9 @@ class StudySettings(RowsConfig):
     def _distinct(cls, values: tuple[Arm, ...]) -> tuple[Arm, ...]:
         return distinct(values)
 
-    @field_validator("budgets")
+    @field_validator("budgets", "targets")
     @classmethod
-    def _ascending(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+    def _ascending(cls, values: tuple[Number, ...]) -> tuple[Number, ...]:
         return ascending(values)
 
     @model_validator(mode="after")

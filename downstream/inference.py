@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from downstream.config import HEAD_ARMS, Arm, CurveConfig
+from downstream.config import HEAD_ARMS, PRETRAINED, Arm, CurveConfig
 from downstream.heads.problems import Inference
 from downstream.image_arms import arm_head
 from downstream.inputs import StudyInputs
-
-_PRETRAINED: tuple[Arm, ...] = ("frozen", "finetuned")
 
 
 def pretraining_saw_test(environment: Mapping[str, Any]) -> bool:
@@ -25,7 +23,7 @@ def arm_inference(arm: Arm, config: CurveConfig, *, saw_test: bool) -> Inference
     """
     if arm in HEAD_ARMS and arm_head(arm, config).inference == "transductive":
         return "transductive"
-    return "transductive" if arm in _PRETRAINED and saw_test else "inductive"
+    return "transductive" if arm in PRETRAINED and saw_test else "inductive"
 
 
 def row_inference(arm: Arm, config: CurveConfig, inputs: StudyInputs) -> Inference:

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
+
+from downstream.interpolation import labels_reaching
+from downstream.resampled_curves import Bounds, MeanCurve, bounds
+
 Curve = Mapping[int, float]
 Flag = Literal["never_reached", "below_start", "crosses"]
 
@@ -25,12 +30,14 @@ class LabelsSaved:
             numbers are lower bounds. "below_start": the control is above it at its smallest budget
             already, so both are upper bounds. "crosses": the two curves have crossed at a smaller
             budget.
+        interval: of `saved`; None with a single draw.
     """
 
     budget: int
     labels_needed: float
     saved: float
     flag: Flag | None
+    interval: Bounds | None = None
 
     @property
     def utility(self) -> float:
@@ -45,28 +52,43 @@ def labels_saved(arm: Curve, control: Curve) -> list[LabelsSaved]:
         arm, control: mean score by budget; larger scores are better. Budgets of the arm that the
             control lacks are interpolated like any other score.
     """
-    budgets = sorted(control)
     crossed_at = crossings(arm, control)
     found = []
     for budget in sorted(arm):
-        needed, flag = _labels_needed(arm[budget], control, budgets)
+        needed, flag = _labels_needed(arm[budget], control)
         if flag is None and any(at < budget for at in crossed_at):
             flag = "crosses"
         found.append(LabelsSaved(budget, needed, needed - budget, flag))
     return found
 
 
-def _labels_needed(target: float, control: Curve, budgets: list[int]) -> tuple[float, Flag | None]:
+def saved_intervals(arm: MeanCurve, control: MeanCurve) -> dict[int, Bounds]:
+    """Return the interval of the labels saved at every budget of `arm`.
+
+    None of them where a curve has no resampled ones; these must share their random numbers, so
+    that draws are paired.
+    """
+    if arm.resampled is None or control.resampled is None:
+        return {}
+    lowest, highest = float(control.budgets[0]), float(control.budgets[-1])
+    found = {}
+    for place, budget in enumerate(arm.budgets):
+        targets = arm.resampled[:, place]
+        needed = labels_reaching(control.resampled, control.budgets, targets, "labels")
+        found[int(budget)] = bounds(needed - budget, lowest - budget, highest - budget)
+    return found
+
+
+def _labels_needed(target: float, control: Curve) -> tuple[float, Flag | None]:
     """Smallest number of labels at which the control, linear in labels, reaches `target`."""
-    if target < control[budgets[0]]:
+    budgets = sorted(control)
+    scores = np.array([control[budget] for budget in budgets])
+    labels = float(labels_reaching(scores, np.array(budgets, np.float64), target, "labels"))
+    if labels == np.inf:
+        return float(budgets[-1]), "never_reached"
+    if labels == -np.inf:
         return float(budgets[0]), "below_start"
-    if target == control[budgets[0]]:
-        return float(budgets[0]), None
-    for left, right in pairwise(budgets):
-        if control[right] >= target:
-            share = (target - control[left]) / (control[right] - control[left])
-            return left + share * (right - left), None
-    return float(budgets[-1]), "never_reached"
+    return labels, None
 
 
 def crossings(arm: Curve, control: Curve) -> list[float]:

@@ -23,6 +23,15 @@ _BIBTEX = {
   pages   = {110--114},
   year    = {1946}
 }""",
+    "holm1979": """@article{holm1979,
+  title   = {A Simple Sequentially Rejective Multiple Test Procedure},
+  author  = {Holm, Sture},
+  journal = {Scandinavian Journal of Statistics},
+  volume  = {6},
+  number  = {2},
+  pages   = {65--70},
+  year    = {1979}
+}""",
     "breiman1984cart": """@book{breiman1984cart,
   title     = {Classification and Regression Trees},
   author    = {Breiman, Leo and Friedman, Jerome H. and Olshen, Richard A. and Stone, Charles J.},
@@ -148,7 +157,10 @@ def _intervals(config: CurveConfig, environment: Mapping[str, Any]) -> list[str]
     if len(environment["encoders"]) > 1:
         over = "draws and pretraining runs"
         how = ", with Satterthwaite's degrees of freedom \\cite{satterthwaite1946}."
-    return [f"Intervals are 95\\,\\% intervals over {over}, of differences paired by draw{how}"]
+    return [
+        f"Intervals are 95\\,\\% intervals over {over}, of differences paired by draw{how}",
+        "P values of differences are corrected for all comparisons \\cite{holm1979}.",
+    ]
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from downstream.report_drawing import (
     whisker,
 )
 from downstream.report_style import LIGHT, ArmStyle
-from downstream.statistics import Interval
+from downstream.statistics import Difference
 from pages.figures import axes_with_margins, new_figure
 
 _PANEL_TICKS, _PANEL_COLUMNS = 7, 3
@@ -37,7 +37,7 @@ class Comparison:
 
     style: ArmStyle
     control: ArmStyle
-    intervals: Mapping[int, Interval]
+    intervals: Mapping[int, Difference]
 
 
 def differences_figure(comparisons: Sequence[Comparison], *, narrow: bool = False) -> Figure:

@@ -4,13 +4,11 @@ The template escapes every text; only the figures made here are markup.
 """
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 
 from downstream.methods_text import methods
@@ -21,7 +19,9 @@ from downstream.report_comparisons import (
 )
 from downstream.report_curve import Curve, accuracy_figure, point_tips
 from downstream.report_drawing import ThemedFigure, count, themed
+from downstream.report_measures import curve_tables
 from downstream.report_pretraining import Pretraining, loss_figure
+from downstream.report_provenance import commands, configs, identity, versions
 from downstream.report_study import StudyFiles, comparisons, curves, savings
 from downstream.report_style import DARK, LIGHT
 from downstream.report_tables import (
@@ -41,6 +41,7 @@ _CONTENTS = (
     ("labels-saved", "Labels saved"),
     ("accuracy", "Accuracy"),
     ("differences", "Differences"),
+    ("whole-curves", "Whole curves"),
     ("cost", "Cost"),
     ("encoder", "Encoder"),
     ("checks", "Checks and notes"),
@@ -85,11 +86,12 @@ def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, An
     summary, budgets = study.summary, study.budgets
     arms, compared, saved = curves(study), comparisons(study), savings(study)
     scores: Mapping[Any, Any] = scores_by_arm(study.rows)
+    tables = curve_tables(study)
     headline, *rest = _SENTENCE_END.split(summary["verdict"])
     return {
         "light": LIGHT,
         "dark": DARK,
-        "contents": _CONTENTS,
+        "contents": [entry for entry in _CONTENTS if tables or entry[0] != "whole-curves"],
         "name": summary["name"],
         "verdict": summary["verdict"],
         "headline": headline,
@@ -121,17 +123,18 @@ def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, An
         "saved": _saved_figure(saved[0]) if saved else None,
         "saved_pair": saved[0] if saved else None,
         "saving_lines": saving_lines(saved, budgets),
+        "curve_tables": tables,
         "cost_columns": COST_COLUMNS,
         "cost_lines": cost_lines(summary["costs"], study.styles()),
         "encoders": [_encoder(number, encoder) for number, encoder in enumerate(encoders)],
         "leaks": _leaks(summary["leaks"]),
         "notes": summary["notes"],
         "classes": summary["classes"],
-        "identity": _identity(study, encoders),
-        "versions": _versions(study, encoders),
+        "identity": identity(study, encoders),
+        "versions": versions(study, encoders),
         "methods": methods(study.config, study.environment),
-        "commands": _commands(study, encoders),
-        "configs": _configs(study, encoders),
+        "commands": commands(study, encoders),
+        "configs": configs(study, encoders),
         "version": study.environment["underlayer"],
     }
 
@@ -240,89 +243,3 @@ def _leaks(leaks: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("Repeats of an earlier test image", count(leaks["within_test"])),
     ]
-
-
-def _identity(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str, str]]:
-    """What was trained and tested on, by content."""
-    environment = study.environment
-    facts = [("Seed of the study", str(environment["seed"]))]
-    for key, name in (("train", "Labelled images"), ("test", "Test images")):
-        split = environment["data"][key]
-        facts.append(
-            (
-                name,
-                f"{count(split['images'])} of {split['dataset'] or 'an unnamed set'}, "
-                f"fingerprint {split['fingerprint']}",
-            )
-        )
-    for encoder, known in zip(encoders, environment["encoders"], strict=True):
-        trained_on = known["trained_on"]
-        facts.append(
-            (
-                f"Encoder {encoder.path}",
-                f"pretraining seed {known['seed']}; SHA-256 {known['sha256']}; trained on "
-                f"{count(trained_on['images'])} images of "
-                f"{trained_on.get('dataset') or 'an unnamed set'}, fingerprint "
-                f"{trained_on['fingerprint']}",
-            )
-        )
-    return facts
-
-
-_VERSION_ROWS = (
-    ("underlayer", "Underlayer"),
-    ("git_commit", "Commit"),
-    ("python", "Python"),
-    ("torch", "PyTorch"),
-    ("accelerate", "Accelerate"),
-    ("platform", "Platform"),
-    ("device_name", "Device"),
-    ("ranks", "Ranks"),
-    ("threads", "Threads"),
-)
-
-
-def _versions(
-    study: StudyFiles, encoders: Sequence[Pretraining]
-) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Column headers and rows: the study's environment beside that of each pretraining run."""
-    columns = [("Study", study.environment)]
-    columns += [(str(e.path.parent), e.environment) for e in encoders if e.environment]
-    rows = [
-        (label, [str(found.get(key) or "not known") for _, found in columns])
-        for key, label in _VERSION_ROWS
-    ]
-    return [name for name, _ in columns], rows
-
-
-def _commands(study: StudyFiles, encoders: Sequence[Pretraining]) -> str:
-    """Command lines that run everything again under other names, from the resolved configs."""
-    again = []
-    for encoder in encoders:
-        if encoder.header:
-            folder = encoder.path.parent
-            config = folder / "config.yaml"
-            again.append(["python", "-m", "pretrain", str(config), f"name={folder.name}-again"])
-    folder = Path(study.config.runs_dir, study.config.name)
-    again.append(
-        [
-            "python",
-            "-m",
-            "downstream",
-            "curve",
-            str(folder / "config.yaml"),
-            f"name={study.config.name}-again",
-        ]
-    )
-    return "\n".join(shlex.join(command) for command in again)
-
-
-def _configs(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str, str, str]]:
-    """Id, heading and text of each resolved config."""
-    found = [("config-study", "Config of the study", study.config_text)]
-    for number, encoder in enumerate(encoders):
-        if encoder.header and encoder.header.config:
-            text = yaml.safe_dump(dict(encoder.header.config), sort_keys=False, allow_unicode=True)
-            heading = f"Config of the pretraining run {encoder.path.parent}"
-            found.append((f"config-encoder-{number}", heading, text))
-    return found

@@ -11,8 +11,9 @@ from downstream.labels_saved import LabelsSaved
 from downstream.report_comparisons import Comparison, Saving
 from downstream.report_curve import Curve
 from downstream.report_style import ArmStyle, arm_styles
+from downstream.resampled_curves import Bounds
 from downstream.results import Row, read_rows
-from downstream.statistics import Interval
+from downstream.statistics import Difference, Interval
 from training.config import load_config
 from training.errors import InputError
 
@@ -86,7 +87,7 @@ def comparisons(study: StudyFiles) -> list[Comparison]:
     """Paired differences of each pair of arm and control, in the summary's order."""
     styles, pairs = study.styles(), _by_pair(study.summary["differences"])
     return [
-        Comparison(styles[arm], styles[control], {e["budget"]: _interval(e) for e in entries})
+        Comparison(styles[arm], styles[control], {e["budget"]: _difference(e) for e in entries})
         for (arm, control), entries in pairs.items()
     ]
 
@@ -98,10 +99,24 @@ def savings(study: StudyFiles) -> list[Saving]:
         Saving(
             styles[arm],
             styles[control],
-            [LabelsSaved(e["budget"], e["labels_needed"], e["saved"], e["flag"]) for e in entries],
+            [
+                LabelsSaved(
+                    e["budget"],
+                    e["labels_needed"],
+                    e["saved"],
+                    e["flag"],
+                    bounds_of(e.get("interval")),
+                )
+                for e in entries
+            ],
         )
         for (arm, control), entries in pairs.items()
     ]
+
+
+def bounds_of(values: Mapping[str, Any] | None) -> Bounds | None:
+    """An interval of labels; None where the summary holds none."""
+    return None if values is None else Bounds(values["low"], values["high"])
 
 
 def _by_pair(
@@ -115,3 +130,16 @@ def _by_pair(
 
 def _interval(values: Mapping[str, Any]) -> Interval:
     return Interval(values["mean"], values["low"], values["high"], values["n"], values["seeds"])
+
+
+def _difference(values: Mapping[str, Any]) -> Difference:
+    """A difference; summaries of older studies hold no p values."""
+    return Difference(
+        values["mean"],
+        values["low"],
+        values["high"],
+        values["n"],
+        values["seeds"],
+        values.get("p"),
+        values.get("p_holm"),
+    )

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from downstream.config import PRETRAINED
 from downstream.labels_saved import LabelsSaved
 from downstream.report_comparisons import Comparison, Saving
 from downstream.report_curve import Curve
 from downstream.report_drawing import count, signed
 from downstream.report_style import ArmStyle
-from downstream.statistics import Interval, Scores, paired_difference
+from downstream.resampled_curves import Bounds
+from downstream.statistics import Difference, Interval, Scores, paired_difference
 from training.console import format_seconds
 
 _NO_INTERVAL = "one draw: no interval"
@@ -37,6 +39,18 @@ class Line:
     cells: Sequence[Cell]
     code: str = ""
     below: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with what its template needs to name it."""
+
+    id: str
+    heading: str
+    caption: str
+    corner: str
+    columns: Sequence[str]
+    lines: Sequence[Line]
 
 
 def accuracy_lines(
@@ -78,14 +92,21 @@ def clear_winner(scores: Mapping[str, Mapping[int, Scores]], budget: int) -> str
     arms = [arm for arm in scores if budget in scores[arm]]
     for arm in arms:
         others = [other for other in arms if other != arm]
-        paired = [paired_difference(scores[arm][budget], scores[other][budget]) for other in others]
+        paired = [
+            paired_difference(
+                scores[arm][budget],
+                scores[other][budget],
+                same_seeds={arm, other} <= set(PRETRAINED),
+            )
+            for other in others
+        ]
         if others and all(found is not None and found.sign > 0 for found in paired):
             return arm
     return None
 
 
 def difference_lines(comparisons: Sequence[Comparison], budgets: Sequence[int]) -> list[Line]:
-    """Paired differences with their intervals; strong where they are clear."""
+    """Paired differences with intervals and p values; strong where they are clear."""
     return [
         Line(
             comparison.style.label,
@@ -96,16 +117,26 @@ def difference_lines(comparisons: Sequence[Comparison], budgets: Sequence[int]) 
     ]
 
 
-def _difference_cell(interval: Interval | None) -> Cell:
+def _difference_cell(interval: Difference | None) -> Cell:
     if interval is None:
         return Cell("not run")
     if interval.low is None or interval.high is None:
         return Cell(points(interval.mean), _NO_INTERVAL)
     return Cell(
         points(interval.mean),
-        f"{points(interval.low)} to {points(interval.high)}",
+        f"{points(interval.low)} to {points(interval.high)}{_p_values(interval)}",
         strong=interval.sign != 0,
     )
+
+
+def _p_values(difference: Difference) -> str:
+    if difference.p is None or difference.p_holm is None:
+        return ""
+    return f"; p {_p_value(difference.p)}, Holm {_p_value(difference.p_holm)}"
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def points(difference: float) -> str:
@@ -133,15 +164,28 @@ def _saving_cell(entry: LabelsSaved | None) -> Cell:
     if entry is None:
         return Cell("not run")
     saved, needed = signed(round(entry.saved)), count(round(entry.labels_needed))
+    ends = "" if entry.interval is None else f"; {interval_in_labels(entry.interval)}"
     match entry.flag:
         case "never_reached":
-            return Cell(f"at least {saved}", f"never reached: over {needed}")
+            return Cell(f"at least {saved}", f"never reached: over {needed}{ends}")
         case "below_start":
-            return Cell(f"at most {saved}", f"reached with {needed}, the fewest tried")
+            return Cell(f"at most {saved}", f"reached with {needed}, the fewest tried{ends}")
         case "crosses":
-            return Cell(saved, f"needs {needed}; curves crossed")
+            return Cell(saved, f"needs {needed}; curves crossed{ends}")
         case None:
-            return Cell(saved, f"needs {needed}")
+            return Cell(saved, f"needs {needed}{ends}")
+
+
+def interval_in_labels(interval: Bounds) -> str:
+    """Such as "150 to 290"; in words where an end is beyond what was measured."""
+    low, high = (None if end is None else _labels(end) for end in (interval.low, interval.high))
+    if low is None:
+        return "not bounded" if high is None else f"up to {high}"
+    return f"{low} or more" if high is None else f"{low} to {high}"
+
+
+def _labels(number: float) -> str:
+    return f"{round(number):,}".replace("-", "−")
 
 
 COST_COLUMNS = ("Classifiers", "Time in all", "Time for each", "Images trained on", "Operations")

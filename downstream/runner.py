@@ -66,6 +66,7 @@ def run_rows(
     overwrite: bool,
     exports: Sequence[str],
     known: Sequence[KeyedRow] = (),
+    free: Sequence[str] = (),
 ) -> Path | None:
     """Compute the rows that are missing in runs_dir/name/results.jsonl.
 
@@ -75,6 +76,7 @@ def run_rows(
         row: the class of the rows.
         exports: the other files that the caller writes into the folder.
         known: rows that were computed elsewhere, of which those that are missing here are taken.
+        free: keys of the config that change no row, and so may change as the study goes on.
     Returns:
         The folder, or None where a signal ended it before the last row.
     Raises:
@@ -91,6 +93,7 @@ def run_rows(
         resume=not overwrite,
         overwrite=overwrite,
         exports=(RESULTS, *exports),
+        free=free,
     )
     bench = make_bench(accelerator)
     directory.start(bench.provenance())

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from downstream.budgets import resolve_budgets
 from downstream.config import CurveConfig
+from downstream.curves_file import CURVES
 from downstream.results import Row
 from downstream.runner import run_rows
 from downstream.workbench import open_workbench
 
-_EXPORTS = ("summary.json", "report.html", "curve.png", "curve.svg")
+_EXPORTS = ("summary.json", CURVES, "report.html", "curve.png", "curve.svg")
 
 
 def run_study(config: CurveConfig, *, overwrite: bool, known: Sequence[Row] = ()) -> Path | None:
@@ -25,4 +26,12 @@ def run_study(config: CurveConfig, *, overwrite: bool, known: Sequence[Row] = ()
     """
     config = resolve_budgets(config)
     make = partial(open_workbench, config)
-    return run_rows(config, make, Row, overwrite=overwrite, exports=_EXPORTS, known=known)
+    return run_rows(
+        config,
+        make,
+        Row,
+        overwrite=overwrite,
+        exports=_EXPORTS,
+        known=known,
+        free=("targets",),
+    )

@@ -5,21 +5,22 @@ Accuracies are fractions in [0, 1].
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from downstream.config import Arm
+from downstream.multiplicity import holm
 from downstream.report_comparisons import Comparison
 from downstream.report_curve import Curve
 from downstream.report_study import StudyFiles, read_study
 from downstream.report_style import ArmStyle, series_styles
 from downstream.report_tables import clear_winner
-from downstream.statistics import Interval, mean_interval, paired_difference
+from downstream.statistics import Difference, Interval, mean_interval, paired_difference
 from downstream.summary import ScoresByBudget, scores_by_arm
 from training.errors import InputError
 
-PRETRAINED: tuple[Arm, ...] = ("finetuned", "frozen")
+COMPARED_ARMS: tuple[Arm, ...] = ("finetuned", "frozen")
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,32 @@ class StudyComparison:
         """Return an arm of every study that has it, in the order of the studies."""
         return [one for one in self.series if one.arm == arm]
 
-    def differences(self) -> list[tuple[Series, Series, dict[int, Interval]]]:
+    def differences(self) -> list[tuple[Series, Series, dict[int, Difference]]]:
         """Return for each pretrained arm how every study differs from those before it.
 
-        Differences are paired over draws; encoders are independent sources of spread.
+        Differences are paired over draws; encoders are independent sources of spread. P values are
+        corrected for all of them.
         """
         found = []
-        for arm in PRETRAINED:
+        for arm in COMPARED_ARMS:
             of_arm = self.of_arm(arm)
             for place, one in enumerate(of_arm):
                 for other in of_arm[:place]:
                     paired = _paired(one, other)
                     found.append((one, other, paired))
-        return found
+        tests = [d.p for *_, paired in found for d in paired.values() if d.p is not None]
+        p_holm = iter(holm(tests))
+        return [
+            (
+                one,
+                other,
+                {
+                    budget: d if d.p is None else replace(d, p_holm=next(p_holm))
+                    for budget, d in paired.items()
+                },
+            )
+            for one, other, paired in found
+        ]
 
     def comparisons(self) -> list[Comparison]:
         """Return the differences as figures and tables take them."""
@@ -142,7 +156,7 @@ def clear_leaders(series: Sequence[Series]) -> dict[int, Series | None]:
     return found
 
 
-def _paired(one: Series, other: Series) -> dict[int, Interval]:
+def _paired(one: Series, other: Series) -> dict[int, Difference]:
     shared = sorted(one.scores.keys() & other.scores.keys())
     found = {b: paired_difference(one.scores[b], other.scores[b]) for b in shared}
     return {budget: interval for budget, interval in found.items() if interval is not None}
@@ -174,7 +188,7 @@ def _series(studies: Mapping[str, StudyFiles]) -> list[Series]:
     controls: list[tuple[str, Arm, ScoresByBudget]] = []
     for name, study in studies.items():
         for arm, scores in scores_by_arm(study.rows).items():
-            if arm in PRETRAINED:
+            if arm in COMPARED_ARMS:
                 pretrained.append((name, arm, scores))
             elif not any(arm == a and _same(scores, known) for _, a, known in controls):
                 controls.append((name, arm, scores))

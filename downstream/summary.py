@@ -1,39 +1,49 @@
-"""`summary.json`: what the rows of a study show, from the files in its folder alone."""
+"""`summary.json` and `curves.csv`: what a study shows, from the files in its folder alone."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from downstream.code_length import code_lengths
+from downstream.comparing import comparisons_of
 from downstream.config import ARMS, Arm, CurveConfig
 from downstream.costs import arm_costs, pretraining_cost
+from downstream.curves_file import CURVES, curves_csv
+from downstream.extrapolation import extrapolate
 from downstream.inference import arm_inference, pretraining_saw_test
-from downstream.labels_saved import crossings, labels_saved
+from downstream.labels_to_target import labels_to_targets
 from downstream.leaks import Leaks
+from downstream.learning_curve import curve_measures
 from downstream.notes import arm_notes, study_notes
 from downstream.plan import planned_rows
+from downstream.resampled_curves import MeanCurve, mean_curves
 from downstream.results import Row, read_rows
-from downstream.statistics import Scores, mean_interval, paired_difference
-from downstream.verdict import Comparison, verdict
+from downstream.statistics import crossed_table, mean_interval
+from downstream.two_way import variance_components
+from downstream.verdict import verdict
 from models.artifact import read_artifact
+from pages.files import write_file
 from training.config import load_config
 from training.errors import InputError
-
-COMPARED: tuple[tuple[Arm, Arm], ...] = (
-    ("finetuned", "scratch"),
-    ("frozen", "scratch"),
-    ("frozen", "random_frozen"),
-    ("frozen", "raw_logistic"),
-    ("finetuned", "frozen"),
-)
-"""Pairs of arm and control whose differences are reported."""
 
 ScoresByBudget = dict[int, dict[tuple[int, int], float]]
 
 
 def summarize(folder: Path) -> dict[str, Any]:
     """Return the summary of a study, finished or not, fit for JSON. Accuracies are fractions.
+
+    Raises:
+        InputError: the folder holds no study, or one without rows.
+    """
+    config, rows = read_config_and_rows(folder)
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    return _summary(config, environment, rows)
+
+
+def read_config_and_rows(folder: Path) -> tuple[CurveConfig, list[Row]]:
+    """Read what a study was asked for and the rows that it has.
 
     Raises:
         InputError: the folder holds no study, or one without rows.
@@ -46,26 +56,23 @@ def summarize(folder: Path) -> dict[str, Any]:
                 "`python -m downstream curve` makes"
             )
     config = load_config(CurveConfig, config_file)
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     rows = read_rows(results_file, Row)
     if not rows:
         raise InputError(f"{results_file}: holds no rows yet; let `curve` compute some first")
-    return _summary(config, environment, rows)
+    return config, rows
 
 
 def _summary(
     config: CurveConfig, environment: Mapping[str, Any], rows: Sequence[Row]
 ) -> dict[str, Any]:
     scores = scores_by_arm(rows)
+    nll = mean_curves(scores_by_arm(rows, "nll"))
     means = {
         arm: {budget: mean_interval(scores[arm][budget]) for budget in sorted(scores[arm])}
         for arm in scores
     }
-    comparisons = [
-        compare(arm, control, scores)
-        for arm, control in COMPARED
-        if arm in scores and control in scores
-    ]
+    comparisons = comparisons_of(scores)
+    curves = mean_curves(scores)
     seeds = [encoder["seed"] for encoder in environment["encoders"]]
     planned = len(planned_rows(config, seeds))
     saw_test = pretraining_saw_test(environment)
@@ -102,6 +109,18 @@ def _summary(
             for c in comparisons
             for at in c.crossings
         ],
+        "curves": {
+            arm: {measure: asdict(found) for measure, found in curve_measures(curve).items()}
+            for arm, curve in curves.items()
+        },
+        **_laws(curves, config.targets),
+        "variances": {arm: _variances(by_budget) for arm, by_budget in scores.items()},
+        "curve_differences": [asdict(found) for c in comparisons for found in c.measures],
+        "labels_to_target": [asdict(found) for found in labels_to_targets(curves, config.targets)],
+        "code_lengths": {
+            arm: asdict(found)
+            for arm, found in code_lengths(nll, len(environment["classes"])).items()
+        },
         "costs": {
             "pretraining": [
                 pretraining_cost(Path(path), read_artifact(path))
@@ -118,46 +137,44 @@ def _summary(
     }
 
 
-def scores_by_arm(rows: Sequence[Row]) -> dict[Arm, ScoresByBudget]:
-    """Return accuracies by arm, budget and (draw, seed); arms in the order of `ARMS`."""
+def _laws(curves: Mapping[Arm, MeanCurve], targets: Sequence[float]) -> dict[str, Any]:
+    """The power law of each arm that has one, and what it says of targets beyond the curve."""
+    found = {arm: extrapolate(arm, curve, targets) for arm, curve in curves.items()}
+    return {
+        "power_laws": {arm: asdict(law) for arm, (law, _) in found.items() if law is not None},
+        "extrapolated": [asdict(answer) for _, answers in found.values() for answer in answers],
+    }
+
+
+def _variances(by_budget: ScoresByBudget) -> dict[str, Any]:
+    """The variance of accuracies by budget, split where seeds are crossed with draws."""
+    tables = {budget: crossed_table(by_budget[budget]) for budget in sorted(by_budget)}
+    return {
+        str(budget): asdict(variance_components(table))
+        for budget, table in tables.items()
+        if table is not None and len(table) > 1
+    }
+
+
+def scores_by_arm(
+    rows: Sequence[Row], score: Literal["accuracy", "nll"] = "accuracy"
+) -> dict[Arm, ScoresByBudget]:
+    """Return scores by arm, budget and (draw, seed); arms in the order of `ARMS`."""
     found: dict[Arm, ScoresByBudget] = {}
     for arm in ARMS:
         for row in rows:
             if row.arm == arm:
                 by_budget = found.setdefault(arm, {})
-                by_budget.setdefault(row.budget, {})[row.draw, row.seed] = row.accuracy
+                by_budget.setdefault(row.budget, {})[row.draw, row.seed] = getattr(row, score)
     return found
 
 
-def compare(arm: Arm, control: Arm, scores: Mapping[Arm, Mapping[int, Scores]]) -> Comparison:
-    """Compare two arms, at each budget over the draws that both were run on."""
-    differences, curve, control_curve = {}, {}, {}
-    for budget in sorted(scores[arm].keys() | scores[control].keys()):
-        ours, theirs = scores[arm].get(budget, {}), scores[control].get(budget, {})
-        difference = paired_difference(ours, theirs)
-        if difference is not None:
-            differences[budget] = difference
-        if ours:
-            curve[budget] = _mean(ours, shared_with=theirs)
-        if theirs:
-            control_curve[budget] = _mean(theirs, shared_with=ours)
-    saved = {found.budget: found for found in labels_saved(curve, control_curve)}
-    return Comparison(arm, control, differences, saved, crossings(curve, control_curve))
-
-
-def _mean(table: Scores, *, shared_with: Scores) -> float:
-    """Mean over the draws that another arm has too; over all where it shares none."""
-    draws = {draw for draw, _ in shared_with}
-    shared = {key: score for key, score in table.items() if key[0] in draws}
-    return mean_interval(shared or table).mean
-
-
 def write_summary(folder: Path) -> dict[str, Any]:
-    """Write summary.json in one piece and return what it holds."""
+    """Write summary.json and curves.csv, each in one piece; return what the former holds."""
     summary = summarize(folder)
-    temporary = folder / ".summary.json.writing"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(folder / "summary.json")
+    _, rows = read_config_and_rows(folder)
+    write_file(folder / CURVES, curves_csv(summary, rows).encode())
+    write_file(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
 

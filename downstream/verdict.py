@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from downstream.config import Arm
 from downstream.labels_saved import LabelsSaved
-from downstream.statistics import Interval
+from downstream.learning_curve import CurveDifference
+from downstream.resampled_curves import Bounds
+from downstream.statistics import LEVEL, Difference, Interval
 
 _SUBJECT: dict[Arm, str] = {
     "finetuned": "fine-tuning the pretrained encoder",
@@ -22,14 +24,16 @@ _CONTROL: dict[Arm, str] = {
 class Comparison:
     """An arm against a control: paired differences and labels saved, each by budget.
 
-    `crossings` are numbers of labels at which their mean curves cross.
+    `crossings` are numbers of labels at which their mean curves cross; `measures` are of the whole
+    curves.
     """
 
     arm: Arm
     control: Arm
-    differences: Mapping[int, Interval]
+    differences: Mapping[int, Difference]
     saved: Mapping[int, LabelsSaved]
     crossings: Sequence[float] = ()
+    measures: Sequence[CurveDifference] = ()
 
 
 def verdict(
@@ -56,6 +60,8 @@ def verdict(
     if main is None:
         return "There is nothing to compare: a verdict needs a pretrained arm and a control."
     sentences = [_headline(main, means[main.arm])]
+    tested = sum(d.p is not None for c in comparisons for d in c.differences.values())
+    sentences += _corrected(main.differences, tested)
     others: list[tuple[Arm, Arm]] = [("frozen", "random_frozen"), ("frozen", "scratch")]
     sentences += [
         _standing(by_arms[pair]) for pair in others if pair in by_arms and by_arms[pair] is not main
@@ -101,6 +107,22 @@ def _headline(comparison: Comparison, means: Mapping[int, Interval]) -> str:
     )
 
 
+def _corrected(differences: Mapping[int, Difference], tested: int) -> list[str]:
+    """One sentence on which gains survive correction for all comparisons, where there are any."""
+    ahead, _, _ = _by_sign(differences)
+    holm = {budget: differences[budget].p_holm for budget in ahead}
+    known = {budget: p for budget, p in holm.items() if p is not None}
+    if not known or tested < 2:
+        return []
+    kept = [budget for budget, p in known.items() if p < 1 - LEVEL]
+    text = f"Corrected for all {tested} comparisons of the study (Holm)"
+    if not kept:
+        return [f"{text}, no gain is certain."]
+    if len(kept) == len(known):
+        return [f"{text}, {'every gain' if len(kept) > 1 else 'the gain'} remains."]
+    return [f"{text}, the gain remains with {_budgets(kept)} labels."]
+
+
 def _sentence(text: str, rest: str) -> str:
     return f"{text}; {rest}." if rest else f"{text}."
 
@@ -111,9 +133,26 @@ def _worth(saved: LabelsSaved | None) -> str:
         return ""
     if saved.flag == "never_reached":
         return f", which stays below that with {_count(saved.labels_needed)}"
-    needed = saved.labels_needed
-    rounded = round(needed, -1) if needed >= 100 else needed
-    return f", which needs about {_count(rounded)} labels for that"
+    text = f", which needs about {_count(_rounded(saved.labels_needed))} labels for that"
+    if saved.saved <= 0 or saved.flag is not None or saved.interval is None:
+        return text
+    worth = f"about {_count(_rounded(saved.saved))} labels saved"
+    return f"{text}: {worth} (95 %: {_range(saved.interval)})"
+
+
+def _rounded(labels: float) -> float:
+    return round(labels, -1) if abs(labels) >= 100 else labels
+
+
+def _range(interval: Bounds) -> str:
+    """Such as "150 to 290", and in words where an end was not reached."""
+    low, high = (
+        None if end is None else _count(_rounded(end)).replace("-", "−")
+        for end in (interval.low, interval.high)
+    )
+    if low is None:
+        return "not bounded" if high is None else f"at most {high}"
+    return f"at least {low}" if high is None else f"{low} to {high}"
 
 
 def _elsewhere(

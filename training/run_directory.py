@@ -77,6 +77,7 @@ class RunDirectory:
         log: LogConfig,
         resumed: bool,
         exports: Sequence[str],
+        free: Sequence[str],
     ) -> None:
         self.path = path
         self.resumed = resumed
@@ -84,6 +85,7 @@ class RunDirectory:
         self._accelerator = accelerator
         self._log = log
         self._exports = exports
+        self._free = free
         self._trackers: list[GeneralTracker] | None = None
         self._lock: int | None = None
 
@@ -98,6 +100,7 @@ class RunDirectory:
         overwrite: bool,
         log: LogConfig = LogConfig(),
         exports: Sequence[str] = (),
+        free: Sequence[str] = (),
     ) -> RunDirectory:
         """Check that a run may be made or resumed in a folder; write nothing.
 
@@ -108,15 +111,20 @@ class RunDirectory:
             overwrite: remove the run in the folder first.
             log: where numbers go besides log.jsonl.
             exports: names of files that the caller writes into the folder: part of the run.
+            free: top-level keys of the config that may change as a run goes on, because nothing
+                that it keeps depends on them; the folder's config then says the new values.
         Raises:
             InputError: the folder holds a run and neither flag is set, or a run of another
                 config, or something that is not a run; or a tracker is not installed; one line.
         """
         path = Path(path)
         check_trackers(log.trackers)
-        on_main(accelerator, lambda: _check(path, config, resume=resume, overwrite=overwrite))
+        on_main(
+            accelerator,
+            lambda: _check(path, config, resume=resume, overwrite=overwrite, free=free),
+        )
         resumed = resume and (path / "config.yaml").exists()
-        return cls(path, config, accelerator, log=log, resumed=resumed, exports=exports)
+        return cls(path, config, accelerator, log=log, resumed=resumed, exports=exports, free=free)
 
     @property
     def checkpoints(self) -> Path:
@@ -226,6 +234,8 @@ class RunDirectory:
             ) from None
         if self.resumed:
             self._check_provenance(provenance)
+            if self._free:
+                _write_text(self.path / "config.yaml", dump_config(self._config))
             return
         for name in _OWN_FOLDERS:
             if (self.path / name).exists():
@@ -262,7 +272,9 @@ class RunDirectory:
             _write_text(log, "".join(_lines_until(log, step)))
 
 
-def _check(path: Path, config: BaseModel, *, resume: bool, overwrite: bool) -> None:
+def _check(
+    path: Path, config: BaseModel, *, resume: bool, overwrite: bool, free: Sequence[str]
+) -> None:
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one of them")
     if not path.exists():
@@ -280,7 +292,7 @@ def _check(path: Path, config: BaseModel, *, resume: bool, overwrite: bool) -> N
             "or choose another name"
         )
     difference = first_difference(
-        config, config_file.read_text(encoding="utf-8"), ignore=_PLACE_KEYS
+        config, config_file.read_text(encoding="utf-8"), ignore=(*_PLACE_KEYS, *free)
     )
     if difference:
         key, then, now = difference

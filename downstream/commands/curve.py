@@ -17,7 +17,7 @@ and for controls that have not seen it.
 
 Rows that are in runs_dir/name/results.jsonl already are kept and the missing ones are computed,
 so the same command goes on with a study that was stopped. The study ends with summary.json,
-the verdict, a table and report.html."""
+curves.csv, the verdict, a table and report.html."""
 
 _EXAMPLES = """\
 examples:
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from downstream.dry_run import plan_study
     from downstream.report import write_report
     from downstream.study import run_study
-    from downstream.summary import summarize, summary_table, write_summary
+    from downstream.summary import summary_table, write_summary
     from training.config import load_config
 
     if print_instead(args, CurveConfig):
@@ -68,9 +68,8 @@ def run(args: argparse.Namespace) -> int:
     if folder is None:
         say_how_to_go_on(args)
         return 0
-    write_summary(folder)
+    summary = write_summary(folder)
     report = write_report(folder)
-    summary = summarize(folder)
     print(f"\n{summary['verdict']}\n\n{summary_table(summary)}\n\nreport: {report}")
     say_cache_size(config.runs_dir)
     return 0

@@ -1,5 +1,6 @@
 """The report's page, from the files of studies whose numbers are known."""
 
+import csv
 import json
 import re
 from itertools import pairwise
@@ -93,6 +94,7 @@ def make_study(
     draws=5,
     dataset="fashion-mnist",
     missing=(),
+    targets=(),
 ) -> Path:
     """A study's folder as `curve` leaves it before the report; `missing` rows are left out."""
     config = CurveConfig(
@@ -103,6 +105,7 @@ def make_study(
         budgets=budgets,
         draws=draws,
         arms=arms,
+        targets=targets,
     )
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(dump_config(config))
@@ -168,7 +171,9 @@ def report(folder: Path) -> tuple[Page, str]:
 def full(tmp_path_factory):
     """Folder, parsed page, its text and summary of a study with everything that a page can show."""
     root = tmp_path_factory.mktemp("report")
-    folder = make_study(root / "runs/study", [make_encoder(root / "runs/encoder")])
+    folder = make_study(
+        root / "runs/study", [make_encoder(root / "runs/encoder")], targets=(0.8, 0.95)
+    )
     page, text = report(folder)
     return folder, page, text, json.loads((folder / "summary.json").read_text())
 
@@ -261,6 +266,96 @@ def test_bold_marks_only_clear_winners(full):
     ]
     assert bold.pop("finetuned") == wins and True in wins and False in wins
     assert not any(any(row) for row in bold.values())
+
+
+def test_differences_are_shown_with_corrected_p_values(full):
+    _, page, _, summary = full
+    found = next(d for d in summary["differences"] if d["p_holm"] > 0.1)
+    assert found["p"] < found["p_holm"] <= 1
+    said = f"; p {found['p']:.3f}, Holm {found['p_holm']:.2f}"
+    assert said.replace("p 0.000", "p < 0.001") in page.texts["html"][0]
+    assert "Corrected for all" in plain(page.texts["html"][0])
+
+
+def test_whole_curves_are_shown(full):
+    _, page, _, summary = full
+    cells = page.texts["td"]
+    area = {name: 100 * v for name, v in summary["curves"]["frozen"]["area"].items()}
+    assert f"{area['value']:.1f}{area['low']:.1f} to {area['high']:.1f}" in cells
+    found = {(e["arm"], e["target"]): e for e in summary["labels_to_target"]}
+    labels = found["frozen", 0.8]
+    ends = f"{labels['interval']['low']:,.0f} to {labels['interval']['high']:,.0f}"
+    assert f"{labels['labels']:,.0f}{ends}" in cells
+    assert found["scratch", 0.95]["interval"] == {"low": 3000.0, "high": None}
+    assert "> 3,0003,000 or more" in cells
+    bits = 50 * np.log2(3) + 2950 * 0.8 / np.log(2)
+    assert summary["code_lengths"]["frozen"]["bits"]["value"] == pytest.approx(bits)
+    assert any(cell.startswith(f"{bits:,.0f}") for cell in cells)
+    law = summary["power_laws"]["finetuned"]["held_out"]
+    assert f"measured {100 * law['measured']:.1f}" in page.texts["html"][0]
+    assert {e["target"] for e in summary["extrapolated"]} == {0.95}
+    assert any(cell.startswith("no answer") for cell in cells)
+    gain = next(
+        e
+        for e in summary["curve_differences"]
+        if (e["arm"], e["control"], e["measure"]) == ("finetuned", "scratch", "area")
+    )
+    assert gain["low"] > 0
+    saved = next(e for e in summary["labels_saved"] if e["arm"] == "finetuned")
+    assert saved["interval"]["low"] < saved["saved"] < saved["interval"]["high"]
+
+
+def test_the_spread_of_crossed_seeds_is_split(tmp_path):
+    encoders = [make_encoder(tmp_path / f"runs/{seed}", seed=seed, run=False) for seed in range(3)]
+    folder = make_study(tmp_path / "runs/study", encoders, budgets=(50, 100))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["variances"]["frozen"]) == {"50", "100"}
+    assert summary["variances"]["scratch"] == {}
+    found = summary["variances"]["frozen"]["50"]
+    # The study's draws move all seeds alike by 0.7 of the spread; each fit by 0.3.
+    assert found["draw"] ** 0.5 == pytest.approx(0.7 * SPREAD[0], rel=0.7)
+    assert found["residual"] ** 0.5 == pytest.approx(0.3 * SPREAD[0], rel=0.5)
+    page, _ = report(folder)
+    draw, seed, rest = (100 * found[part] ** 0.5 for part in ("draw", "seed", "residual"))
+    assert f"draw {draw:.1f}seed {seed:.1f}, rest {rest:.1f}" in page.texts["td"]
+
+
+def test_curves_are_a_table_too(full):
+    folder, _, _, summary = full
+    with (folder / "curves.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(USUAL_ARMS) * len(BUDGETS)
+    columns = "arm budget mean low high macro_f1 nll n seeds"
+    assert list(lines[0]) == columns.split()
+    for line in lines:
+        found = summary["arms"][line["arm"]][line["budget"]]
+        for name in ("mean", "low", "high", "n", "seeds"):
+            assert float(line[name]) == found[name]
+        assert (float(line["macro_f1"]), float(line["nll"])) == pytest.approx((0.7, 0.8))
+
+
+def test_a_summary_of_an_older_study_has_a_page(tmp_path):
+    folder = make_study(
+        tmp_path / "runs/study", [make_encoder(tmp_path / "runs/encoder")], budgets=(50, 100)
+    )
+    summary = json.loads((folder / "summary.json").read_text())
+    for entry in summary["differences"]:
+        del entry["p"], entry["p_holm"]
+    for entry in summary["labels_saved"]:
+        del entry["interval"]
+    for key in (
+        "curves",
+        "curve_differences",
+        "labels_to_target",
+        "power_laws",
+        "extrapolated",
+        "code_lengths",
+    ):
+        del summary[key]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page, _ = report(folder)
+    assert "Holm " not in " ".join(page.texts["td"])
+    assert "Whole curves" not in page.texts["h2"]
 
 
 def test_figures_follow_the_theme(full):
@@ -385,7 +480,8 @@ def test_missing_parts_of_pretraining_are_named(tmp_path):
     assert f"{gone} is no longer there" in shown
     assert f"{other} has been replaced since the study was run" in shown
     assert len(page.all("img")) == 2  # those of the last encoder only
-    assert page.texts["h3"][:4] == [str(path) for path in (bare, gone, other, broken)]
+    paths = [str(path) for path in (bare, gone, other, broken)]
+    assert [heading for heading in page.texts["h3"] if heading in paths] == paths
 
 
 def test_losses_of_phases_in_turn_are_all_shown(tmp_path):

@@ -184,6 +184,19 @@ def test_no_choice_is_made_by_the_test_labels(study, digits, tmp_path):
         assert row.accuracy != wrong_rows[key].accuracy
 
 
+def test_targets_may_be_asked_for_when_the_rows_are_there(uninterrupted, capsys):
+    config, folder, _ = uninterrupted
+    before = values(read_rows(folder / "results.jsonl", Row))
+    assert main(["curve", str(config), "targets=[0.4,0.99]"]) == 0
+    assert "0 to compute" in capsys.readouterr().out
+    assert values(read_rows(folder / "results.jsonl", Row)) == before
+    found = json.loads((folder / "summary.json").read_text())["labels_to_target"]
+    assert {entry["target"] for entry in found} == {0.4, 0.99}
+    assert {entry["flag"] for entry in found if entry["target"] == 0.99} == {"never_reached"}
+    assert "Labels for an accuracy" in (folder / "report.html").read_text()
+    assert main(["curve", str(config), "draws=3"]) == 2  # what changes rows is refused as before
+
+
 def test_a_stopped_study_ends_well_and_says_how_to_go_on(uninterrupted, capsys):
     config, folder, _ = uninterrupted
     stopped = folder.with_name("stopped")

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from downstream.comparing import compare, corrected
 from downstream.config import CurveConfig
 from downstream.inputs import open_inputs
 from downstream.leaks import check_leaks
 from downstream.results import ResultsFile, Row, read_rows
 from downstream.statistics import mean_interval, paired_difference
-from downstream.summary import compare
 from downstream.verdict import Comparison, verdict
 from training.config import load_config
 
@@ -32,7 +32,7 @@ def curves(**accuracies: dict[int, float]) -> tuple[list[Comparison], dict]:
     }
     pairs = [("finetuned", "scratch"), ("frozen", "scratch"), ("frozen", "random_frozen")]
     comparisons = [compare(a, c, scores) for a, c in pairs if a in scores and c in scores]
-    return comparisons, means
+    return corrected(comparisons), means
 
 
 def test_a_gain_is_told_with_its_interval_and_its_worth():
@@ -46,9 +46,21 @@ def test_a_gain_is_told_with_its_interval_and_its_worth():
         "With 100 labels, fine-tuning the pretrained encoder reaches 72.0 %, 2.0 points above "
         "training from scratch (95 % interval "
     )
-    assert "which needs about 200 labels for that" in text
+    assert "which needs about 200 labels for that: about 100 labels saved (95 %: " in text
     assert "with 500 it is ahead by 2.0 points" in text
     assert "with 1,000 no difference is measurable" in text
+
+
+def test_gains_that_survive_the_number_of_comparisons_are_told():
+    sure, unsure = 0.72, 0.705
+    for gains, said in (
+        ({100: sure, 500: 0.82}, "(Holm), every gain remains."),
+        ({100: unsure, 500: 0.82}, "(Holm), the gain remains with 500 labels."),
+        ({100: unsure}, "(Holm), no gain is certain."),
+    ):
+        scratch = {100: 0.70, 500: 0.78}
+        text = verdict(*curves(finetuned={**scratch, **gains}, scratch=scratch, frozen=scratch))
+        assert f"Corrected for all 4 comparisons of the study {said}" in text
 
 
 def test_a_loss_is_told_as_plainly():

@@ -1,0 +1,99 @@
+"""Arms against their controls: what is compared with what, and over which draws."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from downstream.config import PRETRAINED, Arm
+from downstream.labels_saved import crossings, labels_saved, saved_intervals
+from downstream.learning_curve import curve_differences
+from downstream.multiplicity import holm
+from downstream.resampled_curves import mean_curves
+from downstream.statistics import Scores, paired_difference
+from downstream.verdict import Comparison
+
+COMPARED: tuple[tuple[Arm, Arm], ...] = (
+    ("finetuned", "scratch"),
+    ("frozen", "scratch"),
+    ("frozen", "random_frozen"),
+    ("frozen", "raw_logistic"),
+    ("finetuned", "frozen"),
+)
+"""Pairs of arm and control whose differences are reported."""
+
+
+def comparisons_of(scores: Mapping[Arm, Mapping[int, Scores]]) -> list[Comparison]:
+    """Return every comparison whose two arms were run, p values corrected for all of them."""
+    return corrected(
+        [
+            compare(arm, control, scores)
+            for arm, control in COMPARED
+            if arm in scores and control in scores
+        ]
+    )
+
+
+def compare(arm: Arm, control: Arm, scores: Mapping[Arm, Mapping[int, Scores]]) -> Comparison:
+    """Compare two arms, at each budget over the draws that both were run on."""
+    same_seeds = {arm, control} <= set(PRETRAINED)
+    differences = {}
+    for budget in sorted(scores[arm].keys() & scores[control].keys()):
+        difference = paired_difference(
+            scores[arm][budget], scores[control][budget], same_seeds=same_seeds
+        )
+        if difference is not None:
+            differences[budget] = difference
+    pair = mean_curves(
+        {
+            arm: _on_shared_draws(scores[arm], scores[control]),
+            control: _on_shared_draws(scores[control], scores[arm]),
+        }
+    )
+    curve, control_curve = (pair[name].by_budget() for name in (arm, control))
+    intervals = saved_intervals(pair[arm], pair[control])
+    saved = {
+        found.budget: replace(found, interval=intervals.get(found.budget))
+        for found in labels_saved(curve, control_curve)
+    }
+    return Comparison(
+        arm,
+        control,
+        differences,
+        saved,
+        crossings(curve, control_curve),
+        curve_differences(arm, control, pair),
+    )
+
+
+def _on_shared_draws(
+    scores: Mapping[int, Scores], other: Mapping[int, Scores]
+) -> dict[int, Scores]:
+    """Scores of the draws that another arm has too; all of a budget where it shares none."""
+    found = {}
+    for budget, table in scores.items():
+        draws = {draw for draw, _ in other.get(budget, {})}
+        found[budget] = {key: v for key, v in table.items() if key[0] in draws} or table
+    return found
+
+
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return the comparisons with p values corrected for the number of all their differences."""
+    tests = [
+        (at, budget, found.p)
+        for at, comparison in enumerate(comparisons)
+        for budget, found in comparison.differences.items()
+        if found.p is not None
+    ]
+    p_holm = {
+        (at, budget): p
+        for (at, budget, _), p in zip(tests, holm([p for _, _, p in tests]), strict=True)
+    }
+    return [
+        replace(
+            comparison,
+            differences={
+                budget: replace(found, p_holm=p_holm.get((at, budget)))
+                for budget, found in comparison.differences.items()
+            },
+        )
+        for at, comparison in enumerate(comparisons)
+    ]
