@@ -132,7 +132,8 @@ def _difference_cell(interval: Difference | None) -> Cell:
 def _p_values(difference: Difference) -> str:
     if difference.p is None or difference.p_holm is None:
         return ""
-    return f"; p {_p_value(difference.p)}, Holm {_p_value(difference.p_holm)}"
+    words = (f"p {_p_value(difference.p)}", f"Holm {_p_value(difference.p_holm)}")
+    return "; " + ", ".join(word.replace(" ", "\N{NO-BREAK SPACE}") for word in words)
 
 
 def _p_value(p: float) -> str:
