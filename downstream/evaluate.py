@@ -4,8 +4,6 @@ Shapes: N images, C channels, H height, W width, K classes.
 """
 
 import heapq
-import itertools
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,21 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.label_file import read_label_file
 from data.progress import Progress
-from data.shards import BadSample, Sample, expand_shards
+from data.shards import Sample, expand_shards
 from data.store import dataset_of, expected_count
-from data.store_build import decode_all
-from downstream.classify import AT_ONCE, Pixels, classify, open_classifier, square_side
+from downstream.classify import Pixels
 from downstream.confusion import ClassScores, class_scores, confusion_matrix, wilson_interval
 from downstream.inputs import listed
 from downstream.reliability import Bin, calibration_error, reliability
-from models.classifier_file import ClassifierHeader
-from models.errors import ModelError
-from models.outputs import Classes
+from downstream.sample_predictions import LeftOut, predict_samples
+from models.classifier_file import ClassifierHeader, TrainedClassifier
 from training.errors import InputError
 from training.signals import StopRequest
 
-METRICS = "metrics.json"
 MOST_MISTAKES = 48
 _SMALLEST = 1e-12
 
@@ -127,87 +123,87 @@ class Evaluation:
 
 
 def evaluate(
+    model: TrainedClassifier,
     model_path: Path,
     shards: Sequence[str],
-    out: Path,
     *,
+    labels: Path | None = None,
     fit: bool = False,
-    overwrite: bool = False,
-    allow_external: bool = False,
 ) -> Evaluation | None:
-    """Predict all labelled images of shards, in order and in bounded memory, and write nothing.
+    """Predict all labelled images of shards with a model of classes, and score that.
 
     Images that cannot be used, and those without a label, are counted, and the first is named on
     stderr.
 
     Args:
         shards: paths or patterns, as for `expand_shards`.
-        out: the folder that is to be written afterwards.
+        labels: a CSV file of labels by key; None: those that the shards hold.
         fit: bring images to the size and the channels that the model takes.
-        overwrite: an evaluation in the folder may be replaced.
     Returns:
         None where a signal ended it.
     Raises:
         InputError, DataError, ModelError: a label of a class that the model does not have, naming
-            the sample; no image that can be scored; one line.
+            the sample or the line; no image that can be scored; one line.
     """
-    if (out / METRICS).exists() and not overwrite:
-        raise InputError(
-            f"--out: {out} holds an evaluation; --overwrite replaces it, or give another folder"
-        )
     paths = expand_shards(shards)
-    model = open_classifier(model_path, allow_external=allow_external)
-    if not isinstance(model.header.output, Classes):
-        raise ModelError(
-            f"{model_path} tells no classes apart, its output is {model.header.output.kind}; "
-            "`python -m downstream train` scores it on data.test"
-        )
-    contract = model.header.encoder.input
-    size = square_side(contract, model_path) if fit else None
-    number = _class_numbers(paths, model.classes, model_path)
-    labels: list[int] = []
+    if labels is None:
+        number = _class_numbers(paths, model.classes, model_path)
+    else:
+        number = _classes_by_key(labels, model.classes, model_path)
+    truths: list[int] = []
     probabilities: list[Tensor] = []
     worst: list[tuple[float, int, Mistake]] = []
-    left_out: list[str] = []
-    unlabelled: list[str] = []
+    left_out = LeftOut()
     with StopRequest() as stop, Progress("predicting", expected_count(paths)) as progress:
-        decoded = decode_all(paths, contract.channels if fit else None, size)
-        for block in iter(lambda: list(itertools.islice(decoded, AT_ONCE)), []):
+        for block in predict_samples(model, model_path, paths, left_out, fit=fit):
             if stop.requested:
                 return None
-            truths = [number(sample) if isinstance(sample, Sample) else None for sample, _ in block]
-            images = [_pixels(sample, image) for sample, image in block]
-            for (sample, _), truth, image, said in zip(
-                block, truths, images, classify(model, images), strict=True
-            ):
-                progress.step()
-                if isinstance(said, str) or isinstance(image, str):
-                    bad = BadSample(sample.shard, sample.offset, sample.key, str(said))
-                    left_out.append(str(bad))
-                elif truth is None:
-                    unlabelled.append(f"{sample.shard} key {sample.key}")
-                else:
-                    labels.append(truth)
-                    probabilities.append(said)
-                    if (best := int(said.argmax())) != truth:
-                        mistake = Mistake(sample.key, image, truth, best, float(said[best]))
-                        heapq.heappush(worst, (mistake.confidence, -len(labels), mistake))
-                        if len(worst) > MOST_MISTAKES:
-                            heapq.heappop(worst)
-    _warn("cannot be used", left_out)
-    _warn("have no label (.cls)", unlabelled)
-    if not labels:
-        raise InputError(f"{' '.join(shards)}: no image with a label can be used; give others")
+            progress.step(len(block))
+            for sample, image, said in ((p.sample, p.pixels, p.values) for p in block):
+                truth = number(sample)
+                if truth is None:
+                    left_out.unlabelled.append(f"{sample.shard} key {sample.key}")
+                    continue
+                truths.append(truth)
+                probabilities.append(said)
+                if (best := int(said.argmax())) != truth:
+                    mistake = Mistake(sample.key, image, truth, best, float(said[best]))
+                    heapq.heappush(worst, (mistake.confidence, -len(truths), mistake))
+                    if len(worst) > MOST_MISTAKES:
+                        heapq.heappop(worst)
+    left_out.warn()
+    if not truths:
+        raise no_images(shards)
     return Evaluation(
         model_path,
         model.header,
         tuple(shards),
-        np.array(labels, np.int64),
+        np.array(truths, np.int64),
         torch.stack(probabilities).double().numpy(),
         tuple(mistake for *_, mistake in sorted(worst, reverse=True)),
-        len(left_out),
-        len(unlabelled),
+        len(left_out.unusable),
+        len(left_out.unlabelled),
     )
+
+
+def no_images(shards: Sequence[str]) -> InputError:
+    """Return what to raise where no image can be scored."""
+    return InputError(f"{' '.join(shards)}: no image with a label can be used; give others")
+
+
+def _classes_by_key(
+    labels: Path, known: Sequence[str], model: Path
+) -> Callable[[Sample], int | None]:
+    """Return what gives a sample's class among those that the model knows; None: no label."""
+    file = read_label_file(labels)
+    names, numbers = file.classes(known)
+    if list(names) != list(known):
+        raise InputError(
+            f"{labels}: has the classes {listed(names)}, but {model} knows the {len(known)} "
+            f"classes {listed(known)}; give labels of these"
+        )
+    by_key = dict(zip(file.keys, numbers.tolist(), strict=True))
+    return lambda sample: by_key.get(sample.key)
 
 
 def _class_numbers(
@@ -243,15 +239,3 @@ def _class_numbers(
 def _are_numbers(names: Sequence[str]) -> bool:
     """Whether classes have no names but their labels."""
     return list(names) == [str(label) for label in range(len(names))]
-
-
-def _pixels(sample: Sample | BadSample, image: Pixels | str | None) -> Pixels | str:
-    if isinstance(sample, BadSample):
-        return sample.reason
-    assert image is not None
-    return image
-
-
-def _warn(what: str, images: Sequence[str]) -> None:
-    if images:
-        print(f"warning: {len(images)} image(s) {what}, the first: {images[0]}", file=sys.stderr)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from downstream.evaluate import METRICS, Evaluation, Mistake
+from downstream.evaluate import Evaluation, Mistake
 from downstream.reliability import BINS
 from downstream.reliability_figure import reliability_figure
 from downstream.report_drawing import count, themed
@@ -16,7 +16,9 @@ from pages.files import write_file
 from pages.html import render
 from pages.pictures import thumbnail
 from training.environment import project_version
+from training.errors import InputError
 
+METRICS = "metrics.json"
 LIGHT = {**style.LIGHT, "wrong": "#b3261e"}
 DARK = {**style.DARK, "wrong": "#ff9d94"}
 
@@ -33,6 +35,18 @@ _CONTENTS = (
     ("provenance", "What was run"),
 )
 _NONE = "–"
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Check that an evaluation may be written into a folder.
+
+    Raises:
+        InputError: it holds one.
+    """
+    if (folder / METRICS).exists() and not overwrite:
+        raise InputError(
+            f"--out: {folder} holds an evaluation; --overwrite replaces it, or give another folder"
+        )
 
 
 def write_evaluation(folder: Path, found: Evaluation) -> Path:

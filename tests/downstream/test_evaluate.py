@@ -15,10 +15,7 @@ from downstream.__main__ import main
 from downstream.confusion import wilson_interval
 from downstream.evaluation_page import DARK, DEEPEST, LIGHT
 from downstream.reliability import calibration_error, reliability
-from models.artifact import TrainedOn, load_encoder, read_artifact
-from models.classifier_file import Calibration, load_classifier, save_classifier
-from models.heads import Classifier
-from models.outputs import MultiLabel
+from models.classifier_file import load_classifier
 from tests.html_pages import Page, assert_needs_no_network, contrast
 
 
@@ -184,18 +181,28 @@ def test_calibration_error_of_known_confidences():
     assert wilson_interval(81, 100) == pytest.approx((0.7222, 0.8749), abs=1e-4)
 
 
-def test_a_model_that_tells_no_classes_apart_is_refused(encoders, digits, tmp_path, capsys):
-    path = tmp_path / "model.safetensors"
-    save_classifier(
-        path,
-        Classifier(load_encoder(encoders[0]), 3, output=MultiLabel()),
-        encoder=read_artifact(encoders[0]),
-        classes=["round", "straight", "open"],
-        calibration=Calibration(),
-        trained_on=TrainedOn(fingerprint="ab", images=50),
-        config={},
-        decisions={},
+def test_labels_from_a_file_take_the_place_of_those_in_the_shards(
+    fitted_model, digits, tmp_path, capsys
+):
+    store = open_store(f"{digits}/test-*.tar")
+    labels = tmp_path / "labels.csv"
+    lines = [f"{k},digit {(y + 1) % 10}" for k, y in zip(store.keys, store.labels, strict=True)]
+    labels.write_text("\n".join(["key,label", *lines[:300]]) + "\n")
+    found = evaluated(fitted_model, f"{digits}/test-*.tar", "--labels", labels)
+    assert (found["images"], found["unlabelled"]) == (300, 297) and found["accuracy"] < 0.1
+    labels.write_text("key,label\n" + lines[0].split(",")[0] + ",letter\n")
+    assert (
+        main(
+            [
+                "evaluate",
+                str(fitted_model),
+                f"{digits}/test-*.tar",
+                "--out",
+                "x",
+                "--labels",
+                str(labels),
+            ]
+        )
+        == 2
     )
-    assert main(["evaluate", str(path), f"{digits}/test-*.tar"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert str(path) in line and "multi_label" in line
+    assert "letter" in capsys.readouterr().err
