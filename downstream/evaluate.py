@@ -3,31 +3,26 @@
 Shapes: N images, C channels, H height, W width, K classes.
 """
 
-import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from data.label_file import read_label_file
-from data.progress import Progress
 from data.shards import Sample, expand_shards
-from data.store import dataset_of, expected_count
+from data.store import dataset_of
 from downstream.classify import Pixels
 from downstream.confusion import ClassScores, class_scores, confusion_matrix, wilson_interval
 from downstream.inputs import listed
 from downstream.reliability import Bin, calibration_error, reliability
-from downstream.sample_predictions import LeftOut, predict_samples
+from downstream.sample_predictions import score_samples
 from models.classifier_file import ClassifierHeader, TrainedClassifier
 from training.errors import InputError
-from training.signals import StopRequest
 
-MOST_MISTAKES = 48
 _SMALLEST = 1e-12
 
 
@@ -132,9 +127,6 @@ def evaluate(
 ) -> Evaluation | None:
     """Predict all labelled images of shards with a model of classes, and score that.
 
-    Images that cannot be used, and those without a label, are counted, and the first is named on
-    stderr.
-
     Args:
         shards: paths or patterns, as for `expand_shards`.
         labels: a CSV file of labels by key; None: those that the shards hold.
@@ -145,50 +137,31 @@ def evaluate(
         InputError, DataError, ModelError: a label of a class that the model does not have, naming
             the sample or the line; no image that can be scored; one line.
     """
-    paths = expand_shards(shards)
     if labels is None:
-        number = _class_numbers(paths, model.classes, model_path)
+        number = _class_numbers(expand_shards(shards), model.classes, model_path)
     else:
         number = _classes_by_key(labels, model.classes, model_path)
-    truths: list[int] = []
-    probabilities: list[Tensor] = []
-    worst: list[tuple[float, int, Mistake]] = []
-    left_out = LeftOut()
-    with StopRequest() as stop, Progress("predicting", expected_count(paths)) as progress:
-        for block in predict_samples(model, model_path, paths, left_out, fit=fit):
-            if stop.requested:
-                return None
-            progress.step(len(block))
-            for sample, image, said in ((p.sample, p.pixels, p.values) for p in block):
-                truth = number(sample)
-                if truth is None:
-                    left_out.unlabelled.append(f"{sample.shard} key {sample.key}")
-                    continue
-                truths.append(truth)
-                probabilities.append(said)
-                if (best := int(said.argmax())) != truth:
-                    mistake = Mistake(sample.key, image, truth, best, float(said[best]))
-                    heapq.heappush(worst, (mistake.confidence, -len(truths), mistake))
-                    if len(worst) > MOST_MISTAKES:
-                        heapq.heappop(worst)
-    left_out.warn()
-    if not truths:
-        raise no_images(shards)
+
+    def confidence_of_mistake(said: Tensor, truth: int) -> float | None:
+        return None if int(said.argmax()) == truth else float(said.max())
+
+    found = score_samples(model, model_path, shards, number, confidence_of_mistake, fit=fit)
+    if found is None:
+        return None
+    mistakes = [
+        Mistake(p.sample.key, p.pixels, truth, int(p.values.argmax()), float(p.values.max()))
+        for p, truth in found.worst
+    ]
     return Evaluation(
         model_path,
         model.header,
         tuple(shards),
-        np.array(truths, np.int64),
-        torch.stack(probabilities).double().numpy(),
-        tuple(mistake for *_, mistake in sorted(worst, reverse=True)),
-        len(left_out.unusable),
-        len(left_out.unlabelled),
+        np.array(found.truths, np.int64),
+        found.values,
+        tuple(mistakes),
+        found.unusable,
+        found.unlabelled,
     )
-
-
-def no_images(shards: Sequence[str]) -> InputError:
-    """Return what to raise where no image can be scored."""
-    return InputError(f"{' '.join(shards)}: no image with a label can be used; give others")
 
 
 def _classes_by_key(

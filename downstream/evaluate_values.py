@@ -3,10 +3,9 @@
 Shapes: N images, C channels, H height, W width, K labels or quantities.
 """
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.label_file import LabelFile, read_label_file
-from data.progress import Progress
-from data.shards import expand_shards
-from data.store import expected_count
 from downstream.classify import Pixels
-from downstream.evaluate import MOST_MISTAKES, no_images
 from downstream.output_scores import average_precision, scores_of
 from downstream.reliability import calibration_error, reliability
-from downstream.sample_predictions import LeftOut, predict_samples
+from downstream.sample_predictions import score_samples
 from models.classifier_file import ClassifierHeader, TrainedClassifier
 from models.outputs import MultiLabel, Regression
 from training.errors import InputError
-from training.signals import StopRequest
 
 _CERTAIN = 0.5
 _SMALLEST = 1e-12
@@ -34,13 +28,12 @@ _SMALLEST = 1e-12
 
 @dataclass(frozen=True)
 class Miss:
-    """An image [C, H, W] with what was said of it and what is true, each [K], and how far off."""
+    """An image [C, H, W] with what was said of it and what is true, each [K]."""
 
     name: str
     pixels: Pixels
     said: Tensor
     truth: Tensor
-    distance: float
 
 
 @dataclass(frozen=True)
@@ -108,42 +101,27 @@ def evaluate_values(
         InputError, DataError: the file has other columns, or says something that is no label; no
             image that can be scored; one line.
     """
-    paths = expand_shards(shards)
-    truth_of = _truths(read_label_file(labels), model, model_path)
-    said: list[Tensor] = []
-    truths: list[Tensor] = []
-    worst: list[tuple[float, int, Miss]] = []
-    left_out = LeftOut()
-    with StopRequest() as stop, Progress("predicting", expected_count(paths)) as progress:
-        for block in predict_samples(model, model_path, paths, left_out, fit=fit):
-            if stop.requested:
-                return None
-            progress.step(len(block))
-            for found in block:
-                truth = truth_of.get(found.sample.key)
-                if truth is None:
-                    left_out.unlabelled.append(f"{found.sample.shard} key {found.sample.key}")
-                    continue
-                said.append(found.values)
-                truths.append(truth)
-                distance = _distance(model, found.values, truth)
-                miss = Miss(found.sample.key, found.pixels, found.values, truth, distance)
-                heapq.heappush(worst, (distance, -len(said), miss))
-                if len(worst) > MOST_MISTAKES:
-                    heapq.heappop(worst)
-    left_out.warn()
-    if not said:
-        raise no_images(shards)
+    truths = _truths(read_label_file(labels), model, model_path)
+    found = score_samples(
+        model,
+        model_path,
+        shards,
+        lambda sample: truths.get(sample.key),
+        partial(_distance, model),
+        fit=fit,
+    )
+    if found is None:
+        return None
     return ValueEvaluation(
         model_path,
         model.header,
         tuple(shards),
         labels,
-        torch.stack(said).double().numpy(),
-        torch.stack(truths).double().numpy(),
-        tuple(miss for *_, miss in sorted(worst, reverse=True)),
-        len(left_out.unusable),
-        len(left_out.unlabelled),
+        found.values,
+        torch.stack(list(found.truths)).double().numpy(),
+        tuple(Miss(p.sample.key, p.pixels, p.values, truth) for p, truth in found.worst),
+        found.unusable,
+        found.unlabelled,
     )
 
 
