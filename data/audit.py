@@ -119,30 +119,30 @@ def count_pairs(pairs: list[Pair], role: Role, images: int) -> RoleCounts:
     )
 
 
-def _near(test_MCHW: Tensor, learned_NCHW: Tensor) -> list[tuple[int, int, float]]:
+def _near(test: Tensor, learned: Tensor) -> list[tuple[int, int, float]]:
     """Row of a test image, row of its copy, and their distance."""
-    wanted, among = describe(test_MCHW), describe(learned_NCHW)
+    wanted, among = describe(test), describe(learned)
     with Progress("finding candidates", len(wanted)) as progress:
         rows = nearest(wanted, among, CANDIDATES, progress.step)
     found: list[tuple[int, int, float]] = []
     with Progress("comparing pixels", len(rows)) as progress:
         for start in range(0, len(rows), _BLOCK):
             candidates = rows[start : start + _BLOCK]
-            tests = test_MCHW[start : start + _BLOCK]
-            apart = distances(tests, learned_NCHW[candidates])
+            tests = test[start : start + _BLOCK]
+            apart = distances(tests, learned[candidates])
             for row, at in is_copy(apart).nonzero().tolist():
                 found.append((start + row, int(candidates[row, at]), float(apart[row, at])))
             progress.step(len(candidates))
     return found
 
 
-def is_copy(distances_BK: Tensor) -> Tensor:
-    """Which of an image's candidates are copies of it, bool [B, K], by their distances.
+def is_copy(apart: Tensor) -> Tensor:
+    """Which of an image's candidates are copies of it, bool [B, K], by their distances [B, K].
 
     Where there are fewer candidates than `CANDIDATES`, all images were candidates, and those that
     are missing count as unlike it.
     """
-    ranked, order = distances_BK.sort(1)
+    ranked, order = apart.sort(1)
     padded = F.pad(ranked, (0, max(0, CANDIDATES - ranked.shape[1])), value=_UNLIKE)
     last = padded.shape[1] - 1
     ranks = torch.arange(ranked.shape[1])

@@ -18,23 +18,23 @@ _BLOCK = 500
 _SMALLEST_NORM = 1e-6
 
 
-def describe(images_NCHW: Tensor) -> Tensor:
+def describe(images: Tensor) -> Tensor:
     """Descriptors of images, float32 [N, D] of norm 1 and mean 0 (all 0 for a flat image).
 
     Args:
-        images_NCHW: uint8 [N, C, H, W], H and W of 4 or more.
+        images: uint8 [N, C, H, W], H and W of 4 or more.
     """
-    parts = [_describe(part) for part in images_NCHW.split(_BLOCK)]
+    parts = [_describe(part) for part in images.split(_BLOCK)]
     return torch.cat(parts)
 
 
 def nearest(
-    wanted_MD: Tensor,
-    among_ND: Tensor,
+    wanted: Tensor,
+    among: Tensor,
     count: int,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Tensor:
-    """Rows of `among_ND` nearest to each of `wanted_MD`, int64 [M, K], nearest first.
+    """Rows of `among` [N, D] nearest to each of `wanted` [M, D], int64 [M, K], nearest first.
 
     All are compared, block by block, so that the [M, N] similarities are never held whole.
 
@@ -43,14 +43,14 @@ def nearest(
         on_rows: called with how many rows were done, to show progress.
     """
     found = []
-    for block in wanted_MD.split(_BLOCK):
-        found.append((block @ among_ND.T).topk(min(count, len(among_ND)), dim=1).indices)
+    for block in wanted.split(_BLOCK):
+        found.append((block @ among.T).topk(min(count, len(among)), dim=1).indices)
         on_rows(len(block))
     return torch.cat(found)
 
 
-def _describe(images_NCHW: Tensor) -> Tensor:
-    grey = images_NCHW.float().mean(1, keepdim=True)
+def _describe(images: Tensor) -> Tensor:
+    grey = images.float().mean(1, keepdim=True)
     grey = F.avg_pool2d(grey, 3, stride=1, padding=1)
     grey = grey - grey.mean((2, 3), keepdim=True)
     height, width = grey.shape[2:]

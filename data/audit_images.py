@@ -111,14 +111,12 @@ def _check_size(name: str, shape: tuple[int, ...]) -> None:
         )
 
 
-def _scaled_down(images_NCHW: Tensor) -> Tensor:
-    longest = max(images_NCHW.shape[2:])
+def _scaled_down(images: Tensor) -> Tensor:
+    longest = max(images.shape[2:])
     if longest <= LARGEST_SIDE:
-        return images_NCHW
-    height, width = (round(side * LARGEST_SIDE / longest) for side in images_NCHW.shape[2:])
-    parts = [
-        F.adaptive_avg_pool2d(part.float(), (height, width)) for part in images_NCHW.split(100)
-    ]
+        return images
+    height, width = (round(side * LARGEST_SIDE / longest) for side in images.shape[2:])
+    parts = [F.adaptive_avg_pool2d(part.float(), (height, width)) for part in images.split(100)]
     return torch.cat([part.round().to(torch.uint8) for part in parts])
 
 

@@ -22,7 +22,7 @@ _LEAST_INSIDE = 0.1
 _TINY = 1e-3
 
 
-def distances(images_BCHW: Tensor, others_BKCHW: Tensor) -> Tensor:
+def distances(images: Tensor, others: Tensor) -> Tensor:
     """Distance of each image to each of its others, float32 [B, K], in [0, 1].
 
     0 says that one is the other, shifted and with its brightness changed linearly and clipped; 1
@@ -30,9 +30,9 @@ def distances(images_BCHW: Tensor, others_BKCHW: Tensor) -> Tensor:
     of the image's standard deviation, at the shift of the highest correlation.
 
     Args:
-        images_BCHW, others_BKCHW: uint8, H and W of 8 or more.
+        images: uint8 [B, C, H, W]; others: uint8 [B, K, C, H, W]; H and W of 8 or more.
     """
-    images, others = images_BCHW.float(), others_BKCHW.float()
+    images, others = images.float(), others.float()
     batch, several, *shape = others.shape
     margin = LARGEST_SHIFT if min(shape[1:]) >= _SMALL_SIDE else 1
     correlation, shift = _align(images.mean(1), others.mean(2), margin)
@@ -61,13 +61,14 @@ def _windows(images: Tensor, margin: int) -> list[Tensor]:
     return [images[..., y : y + height, x : x + width] for y in steps for x in steps]
 
 
-def _align(images_BHW: Tensor, others_BKHW: Tensor, margin: int) -> tuple[Tensor, Tensor]:
-    """The highest correlation over shifts, [B, K], and the number of that shift."""
-    inner = _windows(images_BHW, margin)[margin * (2 * margin + 1) + margin].flatten(1)
+def _align(images: Tensor, others: Tensor, margin: int) -> tuple[Tensor, Tensor]:
+    """The highest correlation over shifts of images [B, H, W] and others [B, K, H, W], [B, K], and
+    the number of that shift."""
+    inner = _windows(images, margin)[margin * (2 * margin + 1) + margin].flatten(1)
     inner = inner - inner.mean(1, keepdim=True)
     length = inner.norm(dim=1).clamp_min(_TINY)[:, None]
     found = []
-    for window in _windows(others_BKHW, margin):
+    for window in _windows(others, margin):
         moved = window.flatten(2)
         # What is added to the others adds nothing here, as `inner` sums to zero.
         product = torch.bmm(moved, inner[:, :, None])[:, :, 0]
@@ -77,9 +78,13 @@ def _align(images_BHW: Tensor, others_BKHW: Tensor, margin: int) -> tuple[Tensor
     return best.values, best.indices
 
 
-def _residual(one_PCHW: Tensor, other_PCHW: Tensor) -> Tensor:
-    """What is left of `other` when `one`, its brightness fitted and clipped, is taken away; [P]."""
-    one, other = one_PCHW.flatten(1), other_PCHW.flatten(1)
+def _residual(one: Tensor, other: Tensor) -> Tensor:
+    """What is left of `other` when `one`, its brightness fitted and clipped, is taken away.
+
+    Both are [P, C, H, W], what is left is [P].
+    """
+    shape = other.shape
+    one, other = one.flatten(1), other.flatten(1)
     # Where either is clipped it says nothing of the brightness; only if that is nearly everywhere
     # (black on white) is the fit taken over all pixels. Both are tried, and judged on all pixels.
     inside = (one > 1) & (one < 254) & (other > 1) & (other < 254)
@@ -90,24 +95,24 @@ def _residual(one_PCHW: Tensor, other_PCHW: Tensor) -> Tensor:
     for weights in (torch.where(enough, inside.float(), everywhere), everywhere):
         gain, offset = _fit(one, other, weights)
         left = other - (gain * one + offset).clamp(0, 255)
-        blurred = _blur(left.view_as(other_PCHW)).flatten(1)
+        blurred = _blur(left.view(shape)).flatten(1)
         least = torch.minimum(least, blurred.square().mean(1).sqrt())
     flat = torch.minimum(contrast, one.std(1, correction=0)) < LEAST_CONTRAST
     return torch.where(flat, 1.0, least / contrast.clamp_min(_TINY))
 
 
-def _fit(one_PD: Tensor, other_PD: Tensor, weights_PD: Tensor) -> tuple[Tensor, Tensor]:
-    """Gain and offset, [P, 1] each, by least squares; the gain kept within `GAINS`."""
-    total = weights_PD.sum(1, keepdim=True)
-    mean = (one_PD * weights_PD).sum(1, keepdim=True) / total
-    other_mean = (other_PD * weights_PD).sum(1, keepdim=True) / total
-    centred = (one_PD - mean) * weights_PD
+def _fit(one: Tensor, other: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Gain and offset, [P, 1] each, of [P, D] by least squares; the gain kept within `GAINS`."""
+    total = weights.sum(1, keepdim=True)
+    mean = (one * weights).sum(1, keepdim=True) / total
+    other_mean = (other * weights).sum(1, keepdim=True) / total
+    centred = (one - mean) * weights
     square = centred.square().sum(1, keepdim=True).clamp_min(_TINY)
-    gain = ((centred * (other_PD - other_mean)).sum(1, keepdim=True) / square).clamp(*GAINS)
+    gain = ((centred * (other - other_mean)).sum(1, keepdim=True) / square).clamp(*GAINS)
     return gain, other_mean - gain * mean
 
 
-def _blur(images_PCHW: Tensor) -> Tensor:
+def _blur(images: Tensor) -> Tensor:
     """Means over 3 x 3 pixels, without the border."""
-    rows = images_PCHW[:, :, :-2] + images_PCHW[:, :, 1:-1] + images_PCHW[:, :, 2:]
+    rows = images[:, :, :-2] + images[:, :, 1:-1] + images[:, :, 2:]
     return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
