@@ -40,7 +40,7 @@ def _leaders(arm: Arm, series: Sequence[Series]) -> str:
     for budget, leader in clear_leaders(series).items():
         by_study.setdefault("" if leader is None else leader.study, []).append(budget)
     parts = [
-        f"{study} is measurably the best of {len(series)} with {_labels(budgets)}"
+        f"{study} is measurably the best of the {len(series)} encoders with {_labels(budgets)}"
         for study, budgets in by_study.items()
         if study
     ]

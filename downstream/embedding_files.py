@@ -40,7 +40,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"--out: found {path}; give a name that ends in {' or '.join(ENDINGS)}")
     if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise InputError(
-            f"--out: found {path}, which needs pyarrow; pip install 'underlayer[parquet]', or give "
+            f"--out: found {path}, which needs pyarrow; pip install -e '.[parquet]', or give "
             "a name that ends in .npz"
         )
     check_output_file(path, overwrite=overwrite)

@@ -10,12 +10,13 @@ from downstream.config import WITHOUT_ENCODER, CurveConfig, StudySettings
 from downstream.results import RESULTS, Row, read_rows
 from downstream.study import run_study
 from downstream.study_config import EncoderSource, PretrainingSource, StudyConfig
+from downstream.study_folder import ENCODER_CURVES
 from downstream.summary import write_summary
 from models.artifact import ArtifactHeader, read_artifact
 from training.errors import InputError
-from training.race import RaceConfig, run_race
+from training.race import RaceConfig, output_of, run_race
 
-CURVES, PRETRAINING = "curves", "pretraining"
+PRETRAINING = "pretraining"
 _ARTIFACT = "encoder.safetensors"
 
 
@@ -31,6 +32,7 @@ def run_encoder_studies(config: StudyConfig, *, overwrite: bool) -> list[Path] |
         InputError, DataError, ModelError: one line; a pretraining run that failed says why in the
             file that the message names.
     """
+    _check_sources(config)
     folder = Path(config.runs_dir, config.name)
     artifacts: dict[str, tuple[str, ...]] = {}
     for label, source in config.encoders.items():
@@ -41,13 +43,26 @@ def run_encoder_studies(config: StudyConfig, *, overwrite: bool) -> list[Path] |
     finished: list[tuple[ArtifactHeader, Path]] = []
     for label, paths in artifacts.items():
         header = read_artifact(Path(paths[0]))
-        curve = _curve(config, label, paths, folder / CURVES)
+        curve = _curve(config, label, paths, folder / ENCODER_CURVES)
         rows = run_study(curve, overwrite=overwrite, known=_shared_rows(header, finished))
         if rows is None:
             return None
         write_summary(rows)
         finished.append((header, rows))
     return [rows for _, rows in finished]
+
+
+def _check_sources(config: StudyConfig) -> None:
+    """Check that all artifacts and pretraining configs are there, before anything takes long."""
+    for label, source in config.encoders.items():
+        if not isinstance(source, PretrainingSource):
+            for path in (source,) if isinstance(source, str) else source:
+                read_artifact(Path(path))
+        elif not Path(source.pretrain).is_file():
+            raise InputError(
+                f"encoders.{label}.pretrain: {source.pretrain}: no such file; give a config of "
+                "`python -m pretrain`"
+            )
 
 
 def _artifacts(label: str, source: EncoderSource, runs: Path) -> tuple[str, ...] | None:
@@ -67,9 +82,12 @@ def _artifacts(label: str, source: EncoderSource, runs: Path) -> tuple[str, ...]
     if result.stopped:
         return None
     if result.failed:
+        run = result.failed[0]
+        said = output_of(race, run)
+        last = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise InputError(
-            f"encoders.{label}: pretraining failed: {', '.join(result.failed)}; what it said is in "
-            f"{Path(runs, f'.{result.failed[0]}.txt')}"
+            f"encoders.{label}: pretraining {run} failed: {''.join(last).removeprefix('error: ')} "
+            f"(all it said is in {said}; to replace a run delete {Path(runs, run)})"
         )
     return tuple(str(Path(runs, name, _ARTIFACT)) for name in race.runs())
 

@@ -93,7 +93,7 @@ def export_onnx(
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
-            raise InputError(f"--onnx: {name} is missing; pip install 'underlayer[onnx]'")
+            raise InputError(f"--onnx: {name} is missing; pip install -e '.[onnx]'")
     check_output_file(out, overwrite=overwrite, option="--onnx")
     model = load_classifier(model_path, allow_external=allow_external)
     random = _random_images(model)

@@ -128,9 +128,11 @@ def automatic_lines(summary: ModeSummary) -> list[str]:
     """Return how far each automatic mode is from the best single one, and what it took."""
     lines = []
     for found in summary.automatic:
+        side = "ahead of" if found.gap.mean > 0 else "behind"
+        gap = in_percent(found.gap, 2).removeprefix("-")
         lines.append(
-            f"{found.name} is {in_percent(found.gap, 2)} points from the best single mode in "
-            "hindsight, averaged over budgets"
+            f"{found.name} is {gap} points {side} the best single mode in hindsight, averaged over "
+            "budgets"
         )
         for budget, shares in found.taken.items():
             taken = ", ".join(f"{what} ({100 * share:.0f} %)" for what, share in shares.items())

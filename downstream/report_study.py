@@ -14,8 +14,8 @@ from downstream.report_style import ArmStyle, arm_styles
 from downstream.resampled_curves import Bounds
 from downstream.results import Row, read_rows
 from downstream.statistics import Difference, Interval
+from downstream.study_folder import check_study_folder
 from training.config import load_config
-from training.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,7 @@ def read_study(folder: Path) -> StudyFiles:
     Raises:
         InputError: a file is missing; one line.
     """
-    for name in ("summary.json", "config.yaml", "results.jsonl"):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{folder}: holds no {name}; give the folder of a study, which "
-                "`python -m downstream curve` makes"
-            )
+    check_study_folder(folder, ("summary.json", "config.yaml", "results.jsonl"))
     return StudyFiles(
         folder,
         json.loads((folder / "summary.json").read_text(encoding="utf-8")),

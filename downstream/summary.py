@@ -21,6 +21,7 @@ from downstream.plan import planned_rows
 from downstream.resampled_curves import MeanCurve, mean_curves
 from downstream.results import Row, read_rows
 from downstream.statistics import crossed_table, mean_interval
+from downstream.study_folder import check_study_folder
 from downstream.two_way import variance_components
 from downstream.verdict import verdict
 from models.artifact import read_artifact
@@ -49,12 +50,7 @@ def read_config_and_rows(folder: Path) -> tuple[CurveConfig, list[Row]]:
         InputError: the folder holds no study, or one without rows.
     """
     config_file, results_file = folder / "config.yaml", folder / "results.jsonl"
-    for file in (config_file, folder / "environment.json", results_file):
-        if not file.is_file():
-            raise InputError(
-                f"{folder}: holds no {file.name}; give the folder of a study, which "
-                "`python -m downstream curve` makes"
-            )
+    check_study_folder(folder, (config_file.name, "environment.json", results_file.name))
     config = load_config(CurveConfig, config_file)
     rows = read_rows(results_file, Row)
     if not rows:

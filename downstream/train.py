@@ -46,7 +46,7 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
         folder,
         config,
         accelerator,
-        resume=False,
+        resume=None,
         overwrite=overwrite,
         exports=(MODEL, DECISIONS, METRICS),
     )

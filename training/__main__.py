@@ -48,7 +48,7 @@ examples:
   python -m training submit configs/pretrain/quickstart.yaml name=big batch_size=4096 \\
       --partition gpu --nodes 2 --gpus-per-node 8 --sbatch account=vision --sbatch qos=high
 
-Needs submitit: pip install 'underlayer[slurm]'. docs/cluster.md tells more."""
+Needs submitit: pip install -e '.[slurm]'. docs/cluster.md tells more."""
 
 _COMPARE = """\
 Write a page that lays the curves of several runs over each other, with a table of what differs

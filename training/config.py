@@ -74,7 +74,7 @@ def load_config(model: type[Config], path: str | Path, overrides: Sequence[str] 
         for keys, _, text in parsed:
             if all(a == b for a, b in zip(keys, found_at, strict=False)):
                 source = f"override {text!r}"
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        more = f"; further mistakes: {len(errors) - 1}" if len(errors) > 1 else ""
         key = ".".join(map(str, found_at)) or "the config"
         raise InputError(f"{source}: {key}: {complaint}{more}") from None
 

@@ -69,7 +69,8 @@ def _locate(
             parents = models
             if isinstance(values, dict):
                 fields = [m.model_fields[str(part)] for m in models if part in m.model_fields]
-                models = [m for field in fields for m in models_in(field.annotation)]
+                if fields:  # else a name that a user gave, in a mapping of these models
+                    models = [m for field in fields for m in models_in(field.annotation)]
                 values = values.get(part)
             else:
                 values = values[part]

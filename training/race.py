@@ -139,7 +139,7 @@ def _start(race: RaceConfig, name: str, overrides: list[str], jobs: int) -> subp
     environment = dict(os.environ)
     if jobs > 1:  # else each would start a thread for every core
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    with _output_of(race, name).open("wb") as output:
+    with output_of(race, name).open("wb") as output:
         return subprocess.Popen(
             command,
             env=environment,
@@ -150,13 +150,14 @@ def _start(race: RaceConfig, name: str, overrides: list[str], jobs: int) -> subp
         )
 
 
-def _output_of(race: RaceConfig, name: str) -> Path:
+def output_of(race: RaceConfig, name: str) -> Path:
+    """Return the file that holds all that a run has said."""
     return Path(race.runs_dir, f".{name}.txt")
 
 
 def _outcome(race: RaceConfig, name: str, status: int) -> tuple[bool, str]:
     """Return whether a run reached its end, and how it ended in words."""
-    output = _output_of(race, name)
+    output = output_of(race, name)
     if status != 0:
         lines = output.read_text(encoding="utf-8", errors="replace").splitlines()
         last = next((line for line in reversed(lines) if line.strip()), "it said nothing")

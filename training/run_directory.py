@@ -96,7 +96,7 @@ class RunDirectory:
         config: BaseModel,
         accelerator: Accelerator,
         *,
-        resume: bool,
+        resume: bool | None,
         overwrite: bool,
         log: LogConfig = LogConfig(),
         exports: Sequence[str] = (),
@@ -107,7 +107,8 @@ class RunDirectory:
         Args:
             path: the folder, which need not exist.
             config: the whole resolved config of the run.
-            resume: go on with the run in the folder; start one where there is none.
+            resume: go on with the run in the folder; start one where there is none. None: such runs
+                cannot be gone on with.
             overwrite: remove the run in the folder first.
             log: where numbers go besides log.jsonl.
             exports: names of files that the caller writes into the folder: part of the run.
@@ -123,7 +124,7 @@ class RunDirectory:
             accelerator,
             lambda: _check(path, config, resume=resume, overwrite=overwrite, free=free),
         )
-        resumed = resume and (path / "config.yaml").exists()
+        resumed = bool(resume) and (path / "config.yaml").exists()
         return cls(path, config, accelerator, log=log, resumed=resumed, exports=exports, free=free)
 
     @property
@@ -273,7 +274,7 @@ class RunDirectory:
 
 
 def _check(
-    path: Path, config: BaseModel, *, resume: bool, overwrite: bool, free: Sequence[str]
+    path: Path, config: BaseModel, *, resume: bool | None, overwrite: bool, free: Sequence[str]
 ) -> None:
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other; give one of them")
@@ -287,9 +288,10 @@ def _check(
     if overwrite:
         return
     if not resume:
+        going_on = "" if resume is None else "--resume goes on with it, "
         raise InputError(
-            f"{path}: this run exists; --resume goes on with it, --overwrite removes it first, "
-            "or choose another name"
+            f"{path}: this run exists; {going_on}--overwrite removes it first, or choose another "
+            "name"
         )
     difference = first_difference(
         config, config_file.read_text(encoding="utf-8"), ignore=(*_PLACE_KEYS, *free)

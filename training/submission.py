@@ -85,7 +85,7 @@ def submit(script: Path, arguments: Sequence[str], options: Options, *, folder: 
         from submitit.core.utils import FailedJobError
     except ModuleNotFoundError:
         raise InputError(
-            "submit: submitit is not installed; pip install 'underlayer[slurm]', or give the "
+            "submit: submitit is not installed; pip install -e '.[slurm]', or give the "
             f"batch script to Slurm by hand: sbatch {script} CONFIG"
         ) from None
     wanted = {**read_options(script), **options}

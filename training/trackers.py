@@ -26,7 +26,7 @@ def check_trackers(names: Sequence[TrackerName]) -> None:
         if importlib.util.find_spec(name) is None:
             raise InputError(
                 f"log.trackers: found {name!r}, which is not installed; pip install "
-                f"'underlayer[{name}]', or leave it out"
+                f"-e '.[{name}]', or leave it out"
             )
 
 

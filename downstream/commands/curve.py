@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from downstream.commands.config_arguments import (
     add_config_command,
@@ -70,6 +71,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     summary = write_summary(folder)
     report = write_report(folder)
+    if leaked := summary["leaks"]["exact"]:
+        print(
+            f"warning: {leaked} of {summary['leaks']['checked']} test images are pixel for pixel "
+            "among the images learned from; their scores say nothing of new images",
+            file=sys.stderr,
+        )
     print(f"\n{summary['verdict']}\n\n{summary_table(summary)}\n\nreport: {report}")
     say_cache_size(config.runs_dir)
     return 0

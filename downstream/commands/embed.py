@@ -14,7 +14,7 @@ Images are read in order and encoded block by block: there may be more than memo
 existing file is kept unless --overwrite is given; a new one appears at the end, whole.
 
   .npz      arrays keys [N], labels [N] and features [N, F], for numpy.load
-  .parquet  columns key, label and features; needs pip install 'underlayer[parquet]'
+  .parquet  columns key, label and features; needs pip install -e '.[parquet]'
 
 key=value is one of a study's features.*, such as stages, grid, pooling, flip_average and views, or
 channels, size, on_bad and max_bad_share of its data.*, or allow_external."""

@@ -13,7 +13,7 @@ calibrated `probabilities` [batch, classes], any number of images at once. Norma
 Classes, input contract and calibration are JSON in its metadata, below underlayer.*
 
 It is compared with the model in onnxruntime, on random images and on real ones, and appears only if
-they agree. Needs pip install 'underlayer[onnx]'."""
+they agree. Needs pip install -e '.[onnx]'."""
 
 _EXAMPLES = """\
 examples:

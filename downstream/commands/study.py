@@ -49,10 +49,11 @@ def run(args: argparse.Namespace) -> int:
     from downstream.commands.say_cache import say_cache_size
     from downstream.comparison_page import accuracy_table, comparison_headlines
     from downstream.comparison_report import write_comparison
-    from downstream.encoder_studies import CURVES, run_encoder_studies
+    from downstream.encoder_studies import run_encoder_studies
     from downstream.report import write_report
     from downstream.study_comparison import compare_studies
     from downstream.study_config import StudyConfig
+    from downstream.study_folder import ENCODER_CURVES
     from training.config import load_config
 
     if print_instead(args, StudyConfig):
@@ -67,10 +68,10 @@ def run(args: argparse.Namespace) -> int:
     found = compare_studies(studies)
     folder = Path(config.runs_dir, config.name)
     page = write_comparison(found, folder, name=config.name)
-    if len(studies) > 1:
-        print("", *comparison_headlines(found), sep="\n")
     for name, files in found.studies.items():
         print(f"\n{name}: {files.summary['verdict']}")
+    if len(studies) > 1:
+        print("", *comparison_headlines(found), sep="\n")
     print(f"\n{accuracy_table(found)}\n\nreport: {page}")
-    say_cache_size(str(folder / CURVES))
+    say_cache_size(str(folder / ENCODER_CURVES))
     return 0

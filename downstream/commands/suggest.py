@@ -76,6 +76,6 @@ def run(args: argparse.Namespace) -> int:
     )
     print(
         f"wrote {args.out}: {done.suggested:,} of {done.unlabelled:,} images without a label, by "
-        f"{done.by}; {done.labelled:,} have one"
+        f"{done.by}; {done.labelled:,} have one that --labelled speaks of"
     )
     return 0

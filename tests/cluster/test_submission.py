@@ -21,7 +21,7 @@ def test_without_submitit_it_says_what_to_install(
     assert main(["submit", str(QUICKSTART), f"--script={SCRIPT}"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
-    assert "pip install 'underlayer[slurm]'" in error and "sbatch" in error
+    assert "pip install -e '.[slurm]'" in error and "sbatch" in error
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_parquet_without_its_package_says_how_to_install_it(
 ):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     line = refuse(capsys, encoders[0], f"{digits}/test-*.tar", "--out", tmp_path / "f.parquet")
-    assert "pip install 'underlayer[parquet]'" in line
+    assert "pip install -e '.[parquet]'" in line
 
 
 def test_bad_samples_end_it_or_are_left_out(encoders, tmp_path, capsys):

@@ -121,8 +121,7 @@ def test_an_encoder_is_pretrained_first_and_reused_afterwards(
     capsys.readouterr()
     assert main(["study", str(path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "encoders.made" in line and "made-seed0" in line
-    assert "batch_size" in (runs / ".made-seed0.txt").read_text()
+    assert "encoders.made" in line and "made-seed0" in line and "batch_size" in line
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,8 @@ def test_an_encoder_is_pretrained_first_and_reused_afterwards(
         ({"encoders": {}}, ["encoders"]),
         ({"encoders": {"a b": "x.safetensors"}}, ["encoders", "a b"]),
         ({"encoders": {"one": "nowhere.safetensors"}}, ["nowhere.safetensors"]),
-        ({"encoders": {"one": {"pretrain": "nowhere.yaml"}}}, ["encoders.one", "one-seed0"]),
+        ({"encoders": {"one": {"pretrain": "no.yaml"}}}, ["encoders.one.pretrain", "no.yaml"]),
+        ({"encoders": {"one": "no.safetensors", "two": {"pretrain": "x"}}}, ["no.safetensors"]),
         ({"budgets": [5]}, ["5", "10 classes"]),
     ],
 )
@@ -157,3 +157,17 @@ def test_studies_that_are_not_paired_are_not_compared(study, tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert word in line
     assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_of_several_encoders_is_told_from_that_of_one(several, tmp_path, capsys):
+    assert main(["study", str(several(arms=["raw_logistic"]))]) == 0
+    for folder, words in (
+        (tmp_path / "runs/study", "study/curves/one"),
+        (tmp_path / "nowhere", "no such folder"),
+        (tmp_path, "holds no config.yaml"),
+    ):
+        for command in (["report", str(folder)], ["plan", str(folder), "--target", "0.9"]):
+            capsys.readouterr()
+            assert main(command) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert words in line

@@ -1,0 +1,33 @@
+"""The folder of a study, where its files are looked for."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from training.errors import InputError
+
+ENCODER_CURVES = "curves"
+"""Where a study of several encoders keeps the study of each."""
+
+
+def check_study_folder(folder: Path, names: Iterable[str]) -> None:
+    """Check that a folder holds a study's files of these names.
+
+    Raises:
+        InputError: one is missing; one line that says which folder would do.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give that of a study")
+    for name in names:
+        if (folder / name).is_file():
+            continue
+        several = sorted(
+            path for path in (folder / ENCODER_CURVES).glob("*") if path.name[0] != "."
+        )
+        if several:
+            raise InputError(
+                f"{folder}: is of several encoders; give one of its curves, such as {several[0]}"
+            )
+        raise InputError(
+            f"{folder}: holds no {name}; give the folder of a study, which "
+            "`python -m downstream curve` makes"
+        )
