@@ -59,10 +59,17 @@ def run(args: argparse.Namespace) -> int:
     abstained = f", {found.abstained} abstained from" if args.accuracy is not None else ""
     stopped = "stopped early; " if found.stopped else ""
     print(f"{stopped}wrote {args.out}: {found.images - found.failed} predictions{abstained}")
+    if found.failed == found.images:
+        print(
+            f"error: none of {found.images:,} images could be used, the first: "
+            f"{found.first_failure}; {args.out} says it of each, --overwrite replaces it",
+            file=sys.stderr,
+        )
+        return 2
     if found.failed:
         print(
-            f"warning: {found.failed} of {found.images} images could not be used, the first: "
+            f"warning: {found.failed:,} of {found.images:,} images could not be used, the first: "
             f"{found.first_failure}",
             file=sys.stderr,
         )
-    return 2 if found.failed == found.images else 0
+    return 0
