@@ -6,7 +6,7 @@ from dataclasses import replace
 from downstream.config import PRETRAINED, Arm
 from downstream.labels_saved import crossings, labels_saved, saved_intervals
 from downstream.learning_curve import curve_differences
-from downstream.multiplicity import holm
+from downstream.multiplicity import corrected_differences
 from downstream.resampled_curves import mean_curves
 from downstream.statistics import Scores, paired_difference
 from downstream.verdict import Comparison
@@ -77,23 +77,8 @@ def _on_shared_draws(
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return the comparisons with p values corrected for the number of all their differences."""
-    tests = [
-        (at, budget, found.p)
-        for at, comparison in enumerate(comparisons)
-        for budget, found in comparison.differences.items()
-        if found.p is not None
-    ]
-    p_holm = {
-        (at, budget): p
-        for (at, budget, _), p in zip(tests, holm([p for _, _, p in tests]), strict=True)
-    }
+    differences = corrected_differences([comparison.differences for comparison in comparisons])
     return [
-        replace(
-            comparison,
-            differences={
-                budget: replace(found, p_holm=p_holm.get((at, budget)))
-                for budget, found in comparison.differences.items()
-            },
-        )
-        for at, comparison in enumerate(comparisons)
+        replace(comparison, differences=own)
+        for comparison, own in zip(comparisons, differences, strict=True)
     ]

@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from downstream.config import Arm
-from downstream.report_comparisons import differences_figure
+from downstream.config import PRETRAINED, Arm
+from downstream.markdown_table import markdown_table
+from downstream.report_comparisons import themed_differences
 from downstream.report_curve import accuracy_figure, point_tips
 from downstream.report_drawing import count, themed
 from downstream.report_style import DARK, LIGHT
 from downstream.report_tables import accuracy_lines, difference_lines
 from downstream.statistics import in_percent
-from downstream.study_comparison import COMPARED_ARMS, Series, StudyComparison, clear_leaders
+from downstream.study_comparison import Series, StudyComparison, clear_leaders
+from downstream.wording import budgets_in_words
 from pages.html import render
 
 _ARM_WORDS: dict[Arm, str] = {"finetuned": "Fine-tuned", "frozen": "Under a linear head, frozen"}
@@ -30,7 +32,7 @@ def comparison_headlines(found: StudyComparison) -> list[str]:
         (study,) = found.studies.values()
         return [study.summary["verdict"]]
     sentences = [
-        _leaders(arm, of_arm) for arm in COMPARED_ARMS if len(of_arm := found.of_arm(arm)) > 1
+        _leaders(arm, of_arm) for arm in PRETRAINED if len(of_arm := found.of_arm(arm)) > 1
     ]
     return sentences or ["No pretrained arm stands in two of these studies."]
 
@@ -40,34 +42,28 @@ def _leaders(arm: Arm, series: Sequence[Series]) -> str:
     for budget, leader in clear_leaders(series).items():
         by_study.setdefault("" if leader is None else leader.study, []).append(budget)
     parts = [
-        f"{study} is measurably the best of the {len(series)} encoders with {_labels(budgets)}"
+        f"{study} is measurably the best of the {len(series)} encoders with "
+        f"{budgets_in_words(budgets)} labels"
         for study, budgets in by_study.items()
         if study
     ]
     if not parts:
         return f"{_ARM_WORDS[arm]}, no encoder is measurably the best with any number of labels."
     if "" in by_study:
-        parts.append(f"with {_labels(by_study[''])} none is")
+        parts.append(f"with {budgets_in_words(by_study[''])} labels none is")
     return f"{_ARM_WORDS[arm]}, {'; '.join(parts)}."
-
-
-def _labels(budgets: Sequence[int]) -> str:
-    counts = [count(budget) for budget in budgets]
-    text = counts[0] if len(counts) == 1 else f"{', '.join(counts[:-1])} and {counts[-1]}"
-    return f"{text} labels"
 
 
 def accuracy_table(found: StudyComparison) -> str:
     """Return mean accuracy ± half its interval, in percent, as a Markdown table."""
-    heads = " | ".join(count(budget) for budget in found.budgets)
-    lines = [f"| accuracy, % ± 95 % | {heads} |", "|---" * (1 + len(found.budgets)) + "|"]
+    rows = {}
     for one in found.series:
-        cells = [
-            in_percent(one.intervals[budget]) if budget in one.scores else "not run"
+        intervals = one.intervals
+        rows[one.style.label] = [
+            in_percent(intervals[budget]) if budget in intervals else "not run"
             for budget in found.budgets
         ]
-        lines.append(f"| {one.style.label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown_table(found.budgets, rows)
 
 
 def render_comparison(found: StudyComparison, *, name: str, folder: Path) -> str:
@@ -81,9 +77,9 @@ def render_comparison(found: StudyComparison, *, name: str, folder: Path) -> str
 
 
 def _context(found: StudyComparison, name: str, folder: Path) -> dict[str, Any]:
-    controls = [one for one in found.series if one.arm not in COMPARED_ARMS]
+    controls = [one for one in found.series if one.arm not in PRETRAINED]
     figures = []
-    for arm in COMPARED_ARMS:
+    for arm in PRETRAINED:
         shown = [*found.of_arm(arm), *controls]
         if len(shown) > len(controls):
             labels = [one.style.label for one in shown]
@@ -113,14 +109,9 @@ def _context(found: StudyComparison, name: str, folder: Path) -> dict[str, Any]:
             {one.key: one.scores for one in found.series},
             found.budgets,
         ),
-        "differences": themed(
-            "differences",
-            lambda narrow: differences_figure(compared, narrow=narrow),
-            "Paired differences in accuracy",
-            "One panel for each pair of encoders; the figures are in the table below.",
-        )
-        if compared
-        else None,
+        "differences": themed_differences(
+            compared, "One panel for each pair of encoders; the figures are in the table below."
+        ),
         "difference_lines": difference_lines(compared, found.budgets),
         "studies": [
             (study, files.summary["verdict"], _report_of(files.folder, folder))

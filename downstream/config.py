@@ -32,8 +32,8 @@ USUAL_ARMS: tuple[Arm, ...] = ("frozen", "finetuned", "random_frozen", "scratch"
 WITHOUT_ENCODER: tuple[Arm, ...] = ("raw_logistic", "raw_svm", "raw_neighbours", "hog_svm")
 HEAD_ARMS: tuple[Arm, ...] = (*WITHOUT_ENCODER, "random_frozen", "frozen")
 """Arms that fit a head on fixed features."""
-PRETRAINED: tuple[Arm, ...] = ("frozen", "finetuned")
-"""Arms whose seeds are the pretraining runs: the same encoders in both."""
+PRETRAINED: tuple[Arm, ...] = ("finetuned", "frozen")
+"""Arms whose seeds are the pretraining runs, the same encoders in both; meant to be best first."""
 
 
 def distinct(values: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -9,7 +9,7 @@ import torch
 from downstream.budgets import resolve_budgets
 from downstream.config import ARMS, Arm, CurveConfig
 from downstream.results import RESULTS, Row, read_rows
-from downstream.runner import processes
+from downstream.runner import one_thread, processes
 from downstream.workbench import open_workbench
 from training.compute import ComputeConfig, make_accelerator
 from training.console import format_seconds
@@ -67,10 +67,8 @@ def plan_study(config: CurveConfig) -> StudyPlan:
     done = {row.key for row in read_rows(Path(config.runs_dir, config.name, RESULTS), Row)}
     groups = [group for group in bench.groups() if not set(group) <= done]
     bench.prepare(groups)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     arms = []
-    try:
+    with one_thread():
         for arm in ARMS:
             own = [group for group in groups if group[0].arm == arm]
             if not own:
@@ -81,7 +79,5 @@ def plan_study(config: CurveConfig) -> StudyPlan:
             seconds = time.perf_counter() - began
             scale = sum(map(bench.flops, own)) / bench.flops(cheapest)
             arms.append(ArmPlan(arm, sum(map(len, own)), seconds * scale))
-    finally:
-        torch.set_num_threads(threads)
     count = processes(config, accelerator.device) if groups else 1
     return StudyPlan(config.budgets, len(done), tuple(arms), count)

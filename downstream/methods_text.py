@@ -6,6 +6,7 @@ from typing import Any
 
 from downstream.config import Arm, CurveConfig
 from downstream.recipes import FitConfig
+from downstream.wording import budgets_in_words
 
 _BIBTEX = {
     "newell2020useful": """@inproceedings{newell2020useful,
@@ -105,8 +106,7 @@ def _data(config: CurveConfig, environment: Mapping[str, Any]) -> list[str]:
     images = encoders[0]["trained_on"]["images"]
     name = train["dataset"] or "the data set"
     runs = f"{len(encoders)} pretraining runs" if len(encoders) > 1 else "one pretraining run"
-    *fewer, most = [f"{budget:,}" for budget in config.budgets]
-    budgets = f"{', '.join(fewer)} and {most}" if fewer else most
+    budgets = budgets_in_words(config.budgets)
     sentences = [
         f"Encoders were pretrained without labels on {images:,} images ({runs}).",
         f"Of the {train['images']:,} training images of {name}, {budgets} were labelled, in "

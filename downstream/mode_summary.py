@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from downstream.markdown_table import markdown_table
 from downstream.mode_rows import ModeRow
 from downstream.modes import Auto
 from downstream.modes_config import ModesConfig
@@ -113,15 +114,14 @@ def _against_best(
 def mode_table(summary: ModeSummary) -> str:
     """Return accuracies as a Markdown table, in percent; the best single mode's are bold."""
     bold = {(mode, budget) for found in summary.automatic for budget, mode in found.best.items()}
-    heads = " | ".join(f"{budget:,}" for budget in summary.budgets)
-    lines = [f"| accuracy, % ± 95 % | {heads} |", "|---" * (1 + len(summary.budgets)) + "|"]
-    for mode, intervals in summary.accuracy.items():
-        cells = [
+    rows = {
+        mode: [
             f"**{in_percent(interval)}**" if (mode, budget) in bold else in_percent(interval)
             for budget, interval in intervals.items()
         ]
-        lines.append(f"| {mode} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for mode, intervals in summary.accuracy.items()
+    }
+    return markdown_table(summary.budgets, rows)
 
 
 def automatic_lines(summary: ModeSummary) -> list[str]:

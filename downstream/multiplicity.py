@@ -1,6 +1,9 @@
 """Correction of p values for the number of comparisons that a study makes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from downstream.statistics import Difference
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -17,3 +20,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (count - rank) * p_values[position]))
         corrected[position] = largest
     return corrected
+
+
+def corrected_differences(
+    comparisons: Sequence[Mapping[int, Difference]],
+) -> list[dict[int, Difference]]:
+    """Return the differences of comparisons by budget, with p values corrected for all of them."""
+    tests = [d.p for paired in comparisons for d in paired.values() if d.p is not None]
+    p_holm = iter(holm(tests))
+    return [
+        {
+            budget: d if d.p is None else replace(d, p_holm=next(p_holm))
+            for budget, d in paired.items()
+        }
+        for paired in comparisons
+    ]

@@ -18,9 +18,11 @@ from downstream.report_drawing import (
     NARROW_FONT,
     WIDE,
     WIDE_FONT,
+    ThemedFigure,
     count,
     marker_handle,
     signed,
+    themed,
     whisker,
 )
 from downstream.report_style import LIGHT, ArmStyle
@@ -75,6 +77,18 @@ def differences_figure(comparisons: Sequence[Comparison], *, narrow: bool = Fals
         if not narrow and column == 0:
             axes.set_ylabel("points")
     return figure
+
+
+def themed_differences(comparisons: Sequence[Comparison], description: str) -> ThemedFigure | None:
+    """Return that figure for a page, announced by `description`; None where nothing is compared."""
+    if not comparisons:
+        return None
+    return themed(
+        "differences",
+        lambda narrow: differences_figure(comparisons, narrow=narrow),
+        "Paired differences in accuracy",
+        description,
+    )
 
 
 def _range_of_differences(comparisons: Sequence[Comparison]) -> tuple[float, float]:

@@ -14,8 +14,8 @@ from PIL import Image
 from downstream.methods_text import methods
 from downstream.report_comparisons import (
     Saving,
-    differences_figure,
     labels_saved_figure,
+    themed_differences,
 )
 from downstream.report_curve import Curve, accuracy_figure, point_tips
 from downstream.report_drawing import ThemedFigure, count, themed
@@ -111,14 +111,9 @@ def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, An
         ],
         "interval_in_words": _interval_in_words(study),
         "accuracy_lines": accuracy_lines(arms, summary["inference"], scores, budgets),
-        "differences": themed(
-            "differences",
-            lambda narrow: differences_figure(compared, narrow=narrow),
-            "Paired differences in accuracy",
-            "One panel for each comparison; the figures are in the table below.",
-        )
-        if compared
-        else None,
+        "differences": themed_differences(
+            compared, "One panel for each comparison; the figures are in the table below."
+        ),
         "difference_lines": difference_lines(compared, budgets),
         "saved": _saved_figure(saved[0]) if saved else None,
         "saved_pair": saved[0] if saved else None,

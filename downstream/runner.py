@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, Protocol
 
@@ -144,13 +145,20 @@ def _compute_here(
     bench: Bench[Key, KeyedRow], groups: Sequence[tuple[Key, ...]], stop: StopRequest
 ) -> Iterator[tuple[tuple[Key, ...], list[KeyedRow]]]:
     """As `compute_in_processes`, in this process and, on a CPU, in one thread as there."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         for group in groups:
             if stop.requested:
                 return
             yield group, bench.compute(group)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread on a CPU, as processes that share rows do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)
 

@@ -5,12 +5,13 @@ Accuracies are fractions in [0, 1].
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from downstream.config import Arm
-from downstream.multiplicity import holm
+from downstream.config import PRETRAINED, Arm
+from downstream.multiplicity import corrected_differences
 from downstream.report_comparisons import Comparison
 from downstream.report_curve import Curve
 from downstream.report_study import StudyFiles, read_study
@@ -19,8 +20,6 @@ from downstream.report_tables import clear_winner
 from downstream.statistics import Difference, Interval, mean_interval, paired_difference
 from downstream.summary import ScoresByBudget, scores_by_arm
 from training.errors import InputError
-
-COMPARED_ARMS: tuple[Arm, ...] = ("finetuned", "frozen")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Series:
     inference: str
     scores: ScoresByBudget
 
-    @property
+    @cached_property
     def intervals(self) -> dict[int, Interval]:
         """Mean accuracy with its interval at each budget."""
         return {budget: mean_interval(self.scores[budget]) for budget in sorted(self.scores)}
@@ -71,36 +70,25 @@ class StudyComparison:
         """Return an arm of every study that has it, in the order of the studies."""
         return [one for one in self.series if one.arm == arm]
 
+    @cached_property
     def differences(self) -> list[tuple[Series, Series, dict[int, Difference]]]:
-        """Return for each pretrained arm how every study differs from those before it.
+        """For each pretrained arm how every study differs from those before it.
 
         Differences are paired over draws; encoders are independent sources of spread. P values are
         corrected for all of them.
         """
-        found = []
-        for arm in COMPARED_ARMS:
-            of_arm = self.of_arm(arm)
-            for place, one in enumerate(of_arm):
-                for other in of_arm[:place]:
-                    paired = _paired(one, other)
-                    found.append((one, other, paired))
-        tests = [d.p for *_, paired in found for d in paired.values() if d.p is not None]
-        p_holm = iter(holm(tests))
-        return [
-            (
-                one,
-                other,
-                {
-                    budget: d if d.p is None else replace(d, p_holm=next(p_holm))
-                    for budget, d in paired.items()
-                },
-            )
-            for one, other, paired in found
+        pairs = [
+            (one, other)
+            for arm in PRETRAINED
+            for place, one in enumerate(self.of_arm(arm))
+            for other in self.of_arm(arm)[:place]
         ]
+        paired = corrected_differences([_paired(one, other) for one, other in pairs])
+        return [(*pair, own) for pair, own in zip(pairs, paired, strict=True)]
 
     def comparisons(self) -> list[Comparison]:
         """Return the differences as figures and tables take them."""
-        return [Comparison(one.style, other.style, d) for one, other, d in self.differences()]
+        return [Comparison(one.style, other.style, d) for one, other, d in self.differences]
 
     def as_json(self) -> dict[str, Any]:
         """Return what comparison.json holds."""
@@ -122,7 +110,7 @@ class StudyComparison:
             },
             "differences": [
                 {"series": one.key, "other": other.key, "budget": budget, **asdict(found)}
-                for one, other, paired in self.differences()
+                for one, other, paired in self.differences
                 for budget, found in paired.items()
             ],
         }
@@ -188,7 +176,7 @@ def _series(studies: Mapping[str, StudyFiles]) -> list[Series]:
     controls: list[tuple[str, Arm, ScoresByBudget]] = []
     for name, study in studies.items():
         for arm, scores in scores_by_arm(study.rows).items():
-            if arm in COMPARED_ARMS:
+            if arm in PRETRAINED:
                 pretrained.append((name, arm, scores))
             elif not any(arm == a and _same(scores, known) for _, a, known in controls):
                 controls.append((name, arm, scores))

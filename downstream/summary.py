@@ -32,17 +32,6 @@ from training.errors import InputError
 ScoresByBudget = dict[int, dict[tuple[int, int], float]]
 
 
-def summarize(folder: Path) -> dict[str, Any]:
-    """Return the summary of a study, finished or not, fit for JSON. Accuracies are fractions.
-
-    Raises:
-        InputError: the folder holds no study, or one without rows.
-    """
-    config, rows = read_config_and_rows(folder)
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    return _summary(config, environment, rows)
-
-
 def read_config_and_rows(folder: Path) -> tuple[CurveConfig, list[Row]]:
     """Read what a study was asked for and the rows that it has.
 
@@ -166,9 +155,16 @@ def scores_by_arm(
 
 
 def write_summary(folder: Path) -> dict[str, Any]:
-    """Write summary.json and curves.csv, each in one piece; return what the former holds."""
-    summary = summarize(folder)
-    _, rows = read_config_and_rows(folder)
+    """Write summary.json and curves.csv of a study, finished or not, each in one piece.
+
+    Returns:
+        What the former holds. Accuracies are fractions.
+    Raises:
+        InputError: the folder holds no study, or one without rows.
+    """
+    config, rows = read_config_and_rows(folder)
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    summary = _summary(config, environment, rows)
     write_file(folder / CURVES, curves_csv(summary, rows).encode())
     write_file(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary

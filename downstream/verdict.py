@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from downstream.config import Arm
+from downstream.config import PRETRAINED, Arm
 from downstream.labels_saved import LabelsSaved
 from downstream.learning_curve import CurveDifference
 from downstream.resampled_curves import Bounds
 from downstream.statistics import LEVEL, Difference, Interval
+from downstream.wording import budgets_in_words, joined
 
 _SUBJECT: dict[Arm, str] = {
     "finetuned": "fine-tuning the pretrained encoder",
@@ -53,9 +54,8 @@ def verdict(
         transductive: arms that have seen the test images, without labels.
     """
     by_arms = {(c.arm, c.control): c for c in comparisons}
-    pretrained: tuple[Arm, ...] = ("finetuned", "frozen")
     controls: tuple[Arm, ...] = ("scratch", "random_frozen", "raw_logistic")
-    order = [(arm, control) for arm in pretrained for control in controls]
+    order = [(arm, control) for arm in PRETRAINED for control in controls]
     main = next((by_arms[pair] for pair in order if pair in by_arms), None)
     if main is None:
         return "There is nothing to compare: a verdict needs a pretrained arm and a control."
@@ -68,7 +68,7 @@ def verdict(
     ]
     if transductive:
         sentences.append(
-            f"Transductive, having seen the test images without labels: {_joined(transductive)}."
+            f"Transductive, having seen the test images without labels: {joined(transductive)}."
         )
     return " ".join(sentences)
 
@@ -120,7 +120,7 @@ def _corrected(differences: Mapping[int, Difference], tested: int) -> list[str]:
         return [f"{text}, no gain is certain."]
     if len(kept) == len(known):
         return [f"{text}, {'every gain' if len(kept) > 1 else 'the gain'} remains."]
-    return [f"{text}, the gain remains with {_budgets(kept)} labels."]
+    return [f"{text}, the gain remains with {budgets_in_words(kept)} labels."]
 
 
 def _sentence(text: str, rest: str) -> str:
@@ -164,12 +164,12 @@ def _elsewhere(
     parts = []
     if ahead:
         gains = [_points(differences[budget]) for budget in ahead]
-        parts.append(f"with {_budgets(ahead)} it is ahead by {_joined(gains)} points")
+        parts.append(f"with {budgets_in_words(ahead)} it is ahead by {joined(gains)} points")
     if level:
-        parts.append(f"with {_budgets(level)} no difference is measurable")
+        parts.append(f"with {budgets_in_words(level)} no difference is measurable")
     if behind:
         losses = [_points(differences[budget]) for budget in behind]
-        parts.append(f"with {_budgets(behind)} it is behind by {_joined(losses)} points")
+        parts.append(f"with {budgets_in_words(behind)} it is behind by {joined(losses)} points")
     return "; ".join(parts)
 
 
@@ -178,12 +178,14 @@ def _standing(comparison: Comparison) -> str:
     ahead, level, behind = _by_sign(comparison.differences)
     parts = []
     if ahead:
-        parts.append(f"measurably better with {_budgets(ahead)} labels")
+        parts.append(f"measurably better with {budgets_in_words(ahead)} labels")
     if behind:
-        parts.append(f"measurably worse with {_budgets(behind)}{'' if ahead else ' labels'}")
+        parts.append(
+            f"measurably worse with {budgets_in_words(behind)}{'' if ahead else ' labels'}"
+        )
     if level and parts:
-        parts.append(f"level with {_budgets(level)}")
-    found = _joined(parts) if parts else "level with every number of labels"
+        parts.append(f"level with {budgets_in_words(level)}")
+    found = joined(parts) if parts else "level with every number of labels"
     return f"Against {_CONTROL[comparison.control]}, {_SUBJECT[comparison.arm]} is {found}."
 
 
@@ -216,11 +218,3 @@ def _percent(share: float) -> str:
 
 def _count(number: float) -> str:
     return f"{round(number):,}"
-
-
-def _budgets(budgets: Sequence[int]) -> str:
-    return _joined([_count(budget) for budget in budgets])
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
