@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from downstream.config import Arm
+from downstream.arms import Arm
 from downstream.resampled_curves import Array, Estimate, MeanCurve, estimate
 
 

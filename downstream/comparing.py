@@ -1,9 +1,9 @@
 """Arms against their controls: what is compared with what, and over which draws."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from downstream.config import PRETRAINED, Arm
+from downstream.arms import SHORT_ARMS, Arm, is_pretrained, random_twin
 from downstream.labels_saved import crossings, labels_saved, saved_intervals
 from downstream.learning_curve import curve_differences
 from downstream.multiplicity import corrected_differences
@@ -13,28 +13,39 @@ from downstream.verdict import Comparison
 
 COMPARED: tuple[tuple[Arm, Arm], ...] = (
     ("finetuned", "scratch"),
+    ("finetuned", "scratch_equal_compute"),
     ("frozen", "scratch"),
     ("frozen", "random_frozen"),
     ("frozen", "raw_logistic"),
     ("finetuned", "frozen"),
 )
-"""Pairs of arm and control whose differences are reported."""
+"""Pairs of arm and control, by short names, whose differences are reported."""
 
 
 def comparisons_of(scores: Mapping[Arm, Mapping[int, Scores]]) -> list[Comparison]:
     """Return every comparison whose two arms were run, p values corrected for all of them."""
-    return corrected(
-        [
-            compare(arm, control, scores)
-            for arm, control in COMPARED
-            if arm in scores and control in scores
-        ]
-    )
+    return corrected([compare(arm, control, scores) for arm, control in compared_pairs(scores)])
+
+
+def compared_pairs(arms: Collection[Arm]) -> list[tuple[Arm, Arm]]:
+    """Return what is compared with what, of the arms that were run.
+
+    An arm of the user's own with its random twin, or else with the first control there is: each
+    comparison makes the others less certain.
+    """
+    pairs: list[tuple[Arm, Arm]] = [
+        (arm, control) for arm, control in COMPARED if arm in arms and control in arms
+    ]
+    for arm in arms:
+        if arm not in SHORT_ARMS and is_pretrained(arm):
+            controls = (random_twin(arm), "scratch", "random_frozen", "raw_logistic")
+            pairs += [(arm, control) for control in controls if control in arms][:1]
+    return pairs
 
 
 def compare(arm: Arm, control: Arm, scores: Mapping[Arm, Mapping[int, Scores]]) -> Comparison:
     """Compare two arms, at each budget over the draws that both were run on."""
-    same_seeds = {arm, control} <= set(PRETRAINED)
+    same_seeds = is_pretrained(arm) and is_pretrained(control)
     differences = {}
     for budget in sorted(scores[arm].keys() & scores[control].keys()):
         difference = paired_difference(

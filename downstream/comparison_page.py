@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from downstream.config import PRETRAINED, Arm
+from downstream.arms import Arm, is_pretrained
 from downstream.markdown_table import markdown_table
 from downstream.report_comparisons import themed_differences
 from downstream.report_curve import accuracy_figure, point_tips
@@ -32,7 +32,7 @@ def comparison_headlines(found: StudyComparison) -> list[str]:
         (study,) = found.studies.values()
         return [study.summary["verdict"]]
     sentences = [
-        _leaders(arm, of_arm) for arm in PRETRAINED if len(of_arm := found.of_arm(arm)) > 1
+        _leaders(arm, of_arm) for arm in found.pretrained if len(of_arm := found.of_arm(arm)) > 1
     ]
     return sentences or ["No pretrained arm stands in two of these studies."]
 
@@ -48,10 +48,14 @@ def _leaders(arm: Arm, series: Sequence[Series]) -> str:
         if study
     ]
     if not parts:
-        return f"{_ARM_WORDS[arm]}, no encoder is measurably the best with any number of labels."
+        return f"{_in_words(arm)}, no encoder is measurably the best with any number of labels."
     if "" in by_study:
         parts.append(f"with {budgets_in_words(by_study[''])} labels none is")
-    return f"{_ARM_WORDS[arm]}, {'; '.join(parts)}."
+    return f"{_in_words(arm)}, {'; '.join(parts)}."
+
+
+def _in_words(arm: Arm) -> str:
+    return _ARM_WORDS.get(arm, f"By “{arm}”")
 
 
 def accuracy_table(found: StudyComparison) -> str:
@@ -77,13 +81,13 @@ def render_comparison(found: StudyComparison, *, name: str, folder: Path) -> str
 
 
 def _context(found: StudyComparison, name: str, folder: Path) -> dict[str, Any]:
-    controls = [one for one in found.series if one.arm not in PRETRAINED]
+    controls = [one for one in found.series if not is_pretrained(one.arm)]
     figures = []
-    for arm in PRETRAINED:
+    for arm in found.pretrained:
         shown = [*found.of_arm(arm), *controls]
         if len(shown) > len(controls):
             labels = [one.style.label for one in shown]
-            figures.append((arm, _ARM_WORDS[arm], _figure(arm, shown), labels))
+            figures.append((arm, _in_words(arm), _figure(arm, shown), labels))
     arms = {one.key: one.curve() for one in found.series}
     first = next(iter(found.studies.values()))
     compared = found.comparisons()
@@ -126,7 +130,7 @@ def _figure(arm: Arm, shown: Sequence[Series]) -> Any:
     return themed(
         f"curves-{arm}",
         lambda narrow: accuracy_figure(curves, narrow=narrow),
-        f"{_ARM_WORDS[arm]}: accuracy against number of labels",
+        f"{_in_words(arm)}: accuracy against number of labels",
         "All figures are in the table of accuracies.",
         tips=point_tips(curves),
     )

@@ -1,39 +1,32 @@
 """The config of a label-efficiency study: its table of contents."""
 
-from typing import Annotated, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, PositiveInt, StringConstraints, field_validator, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from data.store import ReadingConfig
+from downstream.arms import (
+    FROM_SCRATCH,
+    RANDOM,
+    SHORT_HEAD_ARMS,
+    USUAL_ARMS,
+    AnyArm,
+    Arm,
+    ArmConfig,
+)
 from downstream.features import FeaturesConfig
 from downstream.heads.build import StudyHeadConfig
+from downstream.heads.neighbours import NeighboursConfig
+from downstream.heads.problems import ChosenInside
 from downstream.heads.softmax import SoftmaxConfig
+from downstream.heads.svm import SvmConfig
+from downstream.modes import Scratch
 from downstream.recipes import FitConfig, Recipe
 from downstream.rows_config import RowsConfig
-from training.run_directory import RUN_NAME
-
-Label = Annotated[str, StringConstraints(pattern=RUN_NAME)]
-"""What a user calls an encoder or a way to reuse it, fit for a folder or a table."""
+from downstream.train_config import ReuseConfig, TrainConfig
 
 Value = TypeVar("Value")
 Number = TypeVar("Number", int, float)
-Arm = Literal[
-    "frozen",
-    "finetuned",
-    "random_frozen",
-    "scratch",
-    "raw_logistic",
-    "raw_svm",
-    "raw_neighbours",
-    "hog_svm",
-]
-ARMS: tuple[Arm, ...] = get_args(Arm)
-USUAL_ARMS: tuple[Arm, ...] = ("frozen", "finetuned", "random_frozen", "scratch", "raw_logistic")
-WITHOUT_ENCODER: tuple[Arm, ...] = ("raw_logistic", "raw_svm", "raw_neighbours", "hog_svm")
-HEAD_ARMS: tuple[Arm, ...] = (*WITHOUT_ENCODER, "random_frozen", "frozen")
-"""Arms that fit a head on fixed features."""
-PRETRAINED: tuple[Arm, ...] = ("finetuned", "frozen")
-"""Arms whose seeds are the pretraining runs, the same encoders in both; meant to be best first."""
 
 
 def distinct(values: tuple[Value, ...]) -> tuple[Value, ...]:
@@ -108,19 +101,80 @@ class StudySettings(RowsConfig):
     draws: PositiveInt = Field(
         5, description="choices of labelled images, the same for every arm; 2 or more for intervals"
     )
-    arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = USUAL_ARMS
+    arms: Annotated[tuple[AnyArm, ...], Field(min_length=1)] = Field(
+        USUAL_ARMS,
+        description="short names, or {encoder, mode, head, stages, name} of your own; "
+        "frozen_each_depth: a head on the lowest one, two, ... stages, and on those of a random "
+        "encoder",
+    )
+    scored_along: int = Field(
+        8,
+        ge=0,
+        le=30,
+        description="times that the final training of scratch and finetuned is scored along its "
+        "steps, on up to 1,000 test images; it decides nothing",
+    )
     targets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (), description="accuracies to tell the labels for, such as 0.85; they change no row"
     )
     features: FeaturesConfig = FeaturesConfig()
     head: StudyHeadConfig = SoftmaxConfig()
-    scratch: FitConfig = FitConfig()
+    scratch: FitConfig = FitConfig(
+        trials=(
+            {},
+            {"lr": 6e-3},
+            {"lr": 1.5e-3},
+            {"weight_decay": 1.0},
+            {"weight_decay": 0.01},
+            {"lr": 6e-3, "weight_decay": 1.0},
+            {"lr": 6e-3, "weight_decay": 0.01},
+            {"lr": 1.5e-3, "weight_decay": 1.0},
+        )
+    )
     finetune: FitConfig = FitConfig(recipe=Recipe(head_steps=50))
+    unfreeze: Recipe = Field(
+        ReuseConfig.model_fields["unfreeze"].default,
+        description="of arms with a mode: how stages are trained under a head that was fitted",
+    )
+    validation: ChosenInside = Field(
+        ChosenInside(),
+        description="of arms with a mode: the part of the labels on which they decide",
+    )
 
     @field_validator("arms")
     @classmethod
-    def _distinct(cls, values: tuple[Arm, ...]) -> tuple[Arm, ...]:
-        return distinct(values)
+    def _distinct(cls, values: tuple[AnyArm, ...]) -> tuple[AnyArm, ...]:
+        distinct(tuple(a if isinstance(a, str) else f"{a.name} of {a.encoder}" for a in values))
+        return values
+
+    @model_validator(mode="after")
+    def _controls_are_tuned_as_much(self) -> Self:
+        trials, others = len(self.scratch.trials), len(self.finetune.trials)
+        if {"scratch", "finetuned"} <= set(self.arm_names) and trials < others:
+            raise ValueError(
+                f"scratch.trials: found {trials}, and {others} of finetune; the control from "
+                "scratch is tuned at least as much as the pretrained arm"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _own_arms_can_be_run(self) -> Self:
+        for number, arm in enumerate(self.arms):
+            if isinstance(arm, ArmConfig) and not arm.fits_head:
+                try:
+                    self._training(arm)
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    said = first["msg"].removeprefix("Value error, ")
+                    if first["type"] == "union_tag_invalid":
+                        tags = first["ctx"]["expected_tags"].replace("'", "")
+                        said = f"found {first['ctx']['tag']}; take one of {tags}"
+                    key = ".".join(str(part) for part in first["loc"])
+                    raise ValueError(
+                        f"arms.{number}: {arm.name}: mode {arm.mode.kind} cannot be run: "
+                        f"{f'{key}: ' if key else ''}{said}"
+                    ) from None
+        return self
 
     @field_validator("budgets", "targets")
     @classmethod
@@ -136,13 +190,73 @@ class StudySettings(RowsConfig):
             )
         return self
 
+    @property
+    def arm_names(self) -> tuple[Arm, ...]:
+        """Names of all arms, in the config's order."""
+        return tuple(arm if isinstance(arm, str) else arm.name for arm in self.arms)
+
+    def own_arm(self, name: Arm) -> ArmConfig | None:
+        """Return an arm of the user's own; None where the name is a short one."""
+        return next((a for a in self.arms if isinstance(a, ArmConfig) and a.name == name), None)
+
+    def fits_head(self, name: Arm) -> bool:
+        """Return whether an arm fits a head on fixed features."""
+        own = self.own_arm(name)
+        return name in SHORT_HEAD_ARMS if own is None else own.fits_head
+
+    def head_of(self, name: Arm) -> StudyHeadConfig:
+        """Return the head of an arm: its own, the one in its name, or that of the study."""
+        own = self.own_arm(name)
+        if own is not None:
+            return own.head or self.head
+        match name:
+            case "raw_svm" | "hog_svm":
+                return SvmConfig()
+            case "raw_neighbours":
+                return NeighboursConfig()
+            case _:
+                return self.head
+
+    def features_of(self, name: Arm) -> FeaturesConfig:
+        """Return how the features under an arm's head are made."""
+        own = self.own_arm(name)
+        if own is None or own.stages is None:
+            return self.features
+        return self.features.model_copy(update={"stages": own.stages})
+
+    def training_of(self, name: Arm) -> TrainConfig:
+        """Return the training that a row of the user's own arm is, apart from its labels."""
+        own = self.own_arm(name)
+        assert own is not None
+        return self._training(own)
+
+    def _training(self, arm: ArmConfig) -> TrainConfig:
+        values: dict[str, Any] = {
+            "name": arm.name,
+            "seed": self.seed,
+            "encoder": arm.name,  # it is opened already
+            "data": {"train": self.data.train},
+            "mode": arm.mode,
+            "features": self.features_of(arm.name).model_dump(),
+            "head": self.head_of(arm.name).model_dump(),
+            "validation": self.validation,
+            "unfreeze": self.unfreeze,
+            "finetune": self.fit_of(arm.name).recipe,
+        }
+        return TrainConfig(**values)
+
+    def fit_of(self, name: Arm) -> FitConfig:
+        """Return how an arm that trains stages is trained: as scratch, or as fine-tuned."""
+        own = self.own_arm(name)
+        if name in FROM_SCRATCH or (own is not None and isinstance(own.mode, Scratch)):
+            return self.scratch
+        return self.finetune
+
     def draws_for(self, arm: Arm, budget: int) -> int:
         """Return how many draws of an arm are run at a budget."""
-        if arm == "scratch":
-            return self.scratch.draws_for(budget, self.draws)
-        if arm == "finetuned":
-            return self.finetune.draws_for(budget, self.draws)
-        return self.draws
+        if self.fits_head(arm):
+            return self.draws
+        return self.fit_of(arm).draws_for(budget, self.draws)
 
 
 class CurveConfig(StudySettings):
@@ -151,6 +265,18 @@ class CurveConfig(StudySettings):
     encoder: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         description="path of an encoder.safetensors; several are pretraining seeds of one method"
     )
+
+    @field_validator("arms")
+    @classmethod
+    def _of_one_encoder(cls, values: tuple[AnyArm, ...]) -> tuple[AnyArm, ...]:
+        for arm in values:
+            if isinstance(arm, ArmConfig) and arm.encoder not in (None, RANDOM):
+                raise ValueError(
+                    f"{arm.name}: found encoder {arm.encoder}; a curve has one, so leave it null "
+                    "or say random; `python -m downstream study` has several by name"
+                )
+        distinct(tuple(arm if isinstance(arm, str) else arm.name for arm in values))
+        return values
 
     def encoders(self) -> tuple[str, ...]:
         """Return the paths of the encoders."""

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from downstream.results import Row
 from models.artifact import ArtifactHeader
 from models.encoders import outline
+from training.errors import InputError
 
 # A backward pass takes about twice the operations of a forward pass.
 TRAINING_PASSES = 3
@@ -28,6 +29,21 @@ def forward_flops(header: ArtifactHeader) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         encoder(image)
     return int(counter.get_total_flops())
+
+
+def pretraining_images(header: ArtifactHeader) -> int:
+    """Return how many images pretraining has passed through an encoder, repeats counted.
+
+    Raises:
+        InputError: its artifact does not say.
+    """
+    images = header.metrics.get("images_seen")
+    if not isinstance(images, int | float):
+        raise InputError(
+            "arms: scratch_equal_compute trains for as long as pretraining did, and the encoder's "
+            "file does not say how many images that were (images_seen); leave the arm out"
+        )
+    return int(images)
 
 
 def arm_costs(rows: Iterable[Row], flops_per_image: int) -> dict[str, dict[str, float]]:

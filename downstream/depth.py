@@ -13,7 +13,8 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt, field_validator
 
-from downstream.config import CurveConfig, Label, StudyDataConfig
+from downstream.arms import Label
+from downstream.config import CurveConfig, StudyDataConfig
 from downstream.features import FeaturesConfig
 from downstream.heads.build import StudyHeadConfig
 from downstream.heads.problems import Inference

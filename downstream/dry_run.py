@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 
-from downstream.budgets import resolve_budgets
-from downstream.config import ARMS, Arm, CurveConfig
+from downstream.arms import Arm
+from downstream.config import CurveConfig
+from downstream.plan import arms_in_order
 from downstream.results import RESULTS, Row, read_rows
 from downstream.runner import one_thread, processes
+from downstream.study import resolve_study
 from downstream.workbench import open_workbench
 from training.compute import ComputeConfig, make_accelerator
 from training.console import format_seconds
@@ -61,7 +63,7 @@ def plan_study(config: CurveConfig) -> StudyPlan:
     Raises:
         InputError, DataError, ModelError: as the study itself; one line.
     """
-    config = resolve_budgets(config)
+    config = resolve_study(config)
     accelerator = make_accelerator(ComputeConfig(), cpu=not torch.cuda.is_available())
     bench = open_workbench(config, accelerator)
     done = {row.key for row in read_rows(Path(config.runs_dir, config.name, RESULTS), Row)}
@@ -69,7 +71,7 @@ def plan_study(config: CurveConfig) -> StudyPlan:
     bench.prepare(groups)
     arms = []
     with one_thread():
-        for arm in ARMS:
+        for arm in arms_in_order(config.arm_names):
             own = [group for group in groups if group[0].arm == arm]
             if not own:
                 continue

@@ -6,7 +6,16 @@ The curves share their draws of labels, and the rows of controls that do not dep
 from collections.abc import Sequence
 from pathlib import Path
 
-from downstream.config import WITHOUT_ENCODER, CurveConfig, StudySettings
+from downstream.arms import (
+    EQUAL_COMPUTE,
+    RANDOM,
+    WITHOUT_ENCODER,
+    Arm,
+    ArmConfig,
+    ShortArm,
+    is_pretrained,
+)
+from downstream.config import CurveConfig, StudySettings
 from downstream.results import RESULTS, Row, read_rows
 from downstream.study import run_study
 from downstream.study_config import EncoderSource, PretrainingSource, StudyConfig
@@ -94,7 +103,20 @@ def _artifacts(label: str, source: EncoderSource, runs: Path) -> tuple[str, ...]
 
 def _curve(config: StudyConfig, label: str, paths: tuple[str, ...], folder: Path) -> CurveConfig:
     shared = {name: getattr(config, name) for name in StudySettings.model_fields}
-    return CurveConfig(**{**shared, "name": label, "runs_dir": str(folder)}, encoder=paths)
+    arms: list[ShortArm | ArmConfig] = []
+    for arm in config.arms:
+        if isinstance(arm, ArmConfig) and arm.encoder == label:
+            arms.append(arm.model_copy(update={"encoder": None}))
+        elif not isinstance(arm, ArmConfig) or arm.encoder in (None, RANDOM):
+            arms.append(arm)
+    own = {"name": label, "runs_dir": str(folder), "arms": tuple(arms)}
+    return CurveConfig(**{**shared, **own}, encoder=paths)
+
+
+def _knows_no_pretraining(arm: Arm) -> bool:
+    """Whether rows depend on an encoder's spec and input alone."""
+    # Not even on its length, which that of equal compute has.
+    return not is_pretrained(arm) and arm != EQUAL_COMPUTE
 
 
 def _shared_rows(
@@ -105,6 +127,6 @@ def _shared_rows(
     for other, folder in finished:
         alike = (other.spec, other.input) == (header.spec, header.input)
         for row in read_rows(folder / RESULTS, Row):
-            if row.arm in WITHOUT_ENCODER or (alike and row.arm in ("random_frozen", "scratch")):
+            if row.arm in WITHOUT_ENCODER or (alike and _knows_no_pretraining(row.arm)):
                 shared.setdefault(row.key, row)
     return list(shared.values())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from downstream.config import Arm
+from downstream.arms import Arm
 from downstream.power_law import RATES, Array, PowerLaws, fit_power_laws
 from downstream.resampled_curves import Bounds, Estimate, MeanCurve, bounds
 

@@ -14,14 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from downstream.config import WITHOUT_ENCODER, Arm, CurveConfig
+from downstream.arms import WITHOUT_ENCODER, Arm, is_pretrained
+from downstream.config import CurveConfig
 from downstream.feature_cache import FeatureCache, features_folder
 from downstream.features import calibrate_batch_norm, feature_count
 from downstream.heads.build import head_flops, heads_of
 from downstream.heads.diffusion import Pool
 from downstream.heads.neighbour_graph import NeighbourGraph, OnGraph, open_graph
 from downstream.heads.problems import FittedHead, all_logits
-from downstream.image_arms import arm_head, image_features
+from downstream.image_arms import image_features
 from downstream.inference import row_inference
 from downstream.inputs import StudyInputs, fresh_encoder
 from downstream.metrics import classification_scores
@@ -74,7 +75,7 @@ def fixed_features(
         learnt = image_features(arm, inputs.train.images[torch.from_numpy(rows)]).numpy()
         scored = image_features(arm, inputs.test.images).numpy()
         return FixedFeatures(rows, learnt, scored, "hog" if arm == "hog_svm" else "pixels")
-    if arm == "frozen":
+    if is_pretrained(arm):
         pretrained = inputs.encoder_of_seed(seed)
         make_encoder, name = pretrained.load, pretrained.sha256
     else:
@@ -83,7 +84,8 @@ def fixed_features(
         name = f"random {header.spec.model_dump_json()} {header.input.model_dump_json()} "
         name += f"seed {config.seed}/{seed} calibrated on {inputs.train.fingerprint}"
     folder = features_folder(config.runs_dir)
-    cache = FeatureCache(folder, name, make_encoder, config.features, inputs.train, device)
+    wanted = config.features_of(arm)
+    cache = FeatureCache(folder, name, make_encoder, wanted, inputs.train, device)
     test = cache.features(inputs.test, np.arange(len(inputs.test)))
     copies = range(config.features.copies)
     changed = tuple(cache.features(inputs.train, rows, copy=number) for number in copies)
@@ -99,7 +101,7 @@ def image_graph(
     Args:
         features: those of all training rows.
     """
-    head = arm_head(arm, config)
+    head = config.head_of(arm)
     if not isinstance(head, OnGraph):
         return None
     transductive = head.inference == "transductive"
@@ -176,12 +178,12 @@ def head_rows(
 def arm_flops(key: RowKey, inputs: StudyInputs, config: CurveConfig) -> int:
     """Return about how many floating-point operations choosing and fitting one head takes."""
     shapes = {stage.name: stage.shape for stage in inputs.encoders[0].header.stages}
-    features = feature_count(shapes, config.features)
+    features = feature_count(shapes, config.features_of(key.arm))
     learnt = key.budget * (1 + config.features.copies)
     if key.arm in WITHOUT_ENCODER:
         features, learnt = image_features(key.arm, inputs.train.images[:1]).shape[1], key.budget
     images = len(inputs.train) + len(inputs.test)
-    return head_flops(arm_head(key.arm, config), learnt, features, inputs.classes, images)
+    return head_flops(config.head_of(key.arm), learnt, features, inputs.classes, images)
 
 
 def _fit_draws(
@@ -198,7 +200,7 @@ def _fit_draws(
     return heads_of(
         torch.stack([features.labelled(own) for own in draws.values()]).to(device),
         labels.to(device),
-        arm_head(arm, config),
+        config.head_of(arm),
         classes=inputs.classes,
         std_floor=config.features.std_floor,
         fold_seeds=[derive_seed(config.seed, "head/folds", draw) for draw in draws],

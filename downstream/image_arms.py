@@ -1,23 +1,9 @@
-"""Arms that know no encoder: heads on an image's pixels, or on descriptors made by hand."""
+"""What arms that know no encoder see: an image's pixels, or descriptors made by hand."""
 
 from torch import Tensor
 
-from downstream.config import Arm, CurveConfig
-from downstream.heads.build import StudyHeadConfig
-from downstream.heads.neighbours import NeighboursConfig
-from downstream.heads.svm import SvmConfig
+from downstream.arms import Arm
 from downstream.hog import hog
-
-
-def arm_head(arm: Arm, config: CurveConfig) -> StudyHeadConfig:
-    """Return the head of an arm on fixed features: the configured one, or the one in its name."""
-    match arm:
-        case "raw_svm" | "hog_svm":
-            return SvmConfig()
-        case "raw_neighbours":
-            return NeighboursConfig()
-        case _:
-            return config.head
 
 
 def image_features(arm: Arm, images: Tensor) -> Tensor:

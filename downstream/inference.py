@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from downstream.config import HEAD_ARMS, PRETRAINED, Arm, CurveConfig
+from downstream.arms import Arm, is_pretrained
+from downstream.config import CurveConfig
 from downstream.heads.problems import Inference
-from downstream.image_arms import arm_head
 from downstream.inputs import StudyInputs
 
 
@@ -21,9 +21,9 @@ def arm_inference(arm: Arm, config: CurveConfig, *, saw_test: bool) -> Inference
     Transductive is what has seen the test images, without labels, before it was scored on them: a
     head whose graph holds them, or an encoder that was pretrained on them.
     """
-    if arm in HEAD_ARMS and arm_head(arm, config).inference == "transductive":
+    if config.fits_head(arm) and config.head_of(arm).inference == "transductive":
         return "transductive"
-    return "transductive" if arm in PRETRAINED and saw_test else "inductive"
+    return "transductive" if is_pretrained(arm) and saw_test else "inductive"
 
 
 def row_inference(arm: Arm, config: CurveConfig, inputs: StudyInputs) -> Inference:

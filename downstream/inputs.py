@@ -11,8 +11,11 @@ from torch import Tensor
 
 from data.labels import check_budget, noisy_labels
 from data.store import ResidentStore
+from downstream.arms import EQUAL_COMPUTE, ArmConfig
 from downstream.config import CurveConfig, StudyDataConfig
+from downstream.costs import pretraining_images
 from downstream.features import FeaturesConfig, check_stages
+from downstream.reuse_check import check_reuse
 from models.artifact import (
     ArtifactHeader,
     artifact_hash,
@@ -93,6 +96,7 @@ def open_inputs(config: CurveConfig) -> StudyInputs:
         config.encoders(), config.features, allow_external=config.allow_external
     )
     _check_mc_samples(config, encoders[0])
+    _check_arms(config, encoders[0])
     train_store = config.data.open(config.data.train)
     test_store = config.data.open(config.data.test)
     for key, store in (("data.train", train_store), ("data.test", test_store)):
@@ -173,12 +177,33 @@ def _check_mc_samples(config: CurveConfig, encoder: PretrainedEncoder) -> None:
         ("scratch", "scratch", config.scratch),
         ("finetuned", "finetune", config.finetune),
     ):
-        for trial, recipe in enumerate(settings.recipes() if arm in config.arms else ()):
+        for trial, recipe in enumerate(settings.recipes() if arm in config.arm_names else ()):
             if recipe.samples_dropout and recipe.dropout == 0:
                 raise InputError(
                     f"{key}.recipe.mc_samples: found {recipe.mc_samples} in trial {trial}, but "
                     f"neither its recipe nor {encoder.path} has dropout to sample; set "
                     f"{key}.recipe.dropout above 0 or mc_samples to 0"
+                )
+
+
+def _check_arms(config: CurveConfig, encoder: PretrainedEncoder) -> None:
+    """Check that the encoder has what arms need of it.
+
+    Raises:
+        InputError: naming the arm.
+    """
+    if EQUAL_COMPUTE in config.arm_names:
+        pretraining_images(encoder.header)
+    names = [stage.name for stage in encoder.header.stages]
+    for number, arm in enumerate(config.arms):
+        if isinstance(arm, ArmConfig):
+            check_stages(
+                config.features_of(arm.name), names, encoder.path, key=f"arms.{number}.stages"
+            )
+            if not arm.fits_head:
+                training = config.training_of(arm.name)
+                check_reuse(
+                    training, training.mode, encoder.path, encoder.header, key=f"arms.{number}.mode"
                 )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from downstream.config import Arm
+from downstream.arms import Arm
 from downstream.extrapolation import HeldOut, extrapolate
 from downstream.labels_to_target import labels_to_target
 from downstream.resampled_curves import Bounds, MeanCurve

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from downstream.config import Arm
+from downstream.arms import Arm
 from downstream.interpolation import labels_reaching
 from downstream.resampled_curves import Bounds, MeanCurve, bounds
 

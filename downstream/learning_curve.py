@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from scipy.integrate import trapezoid
 
-from downstream.config import Arm
+from downstream.arms import Arm
 from downstream.resampled_curves import Array, Estimate, MeanCurve, estimate
 
 Measure = Literal["start", "slope", "asymptote", "area"]

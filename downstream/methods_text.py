@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from downstream.config import Arm, CurveConfig
+from downstream.arms import Arm, is_pretrained
+from downstream.config import CurveConfig
 from downstream.recipes import FitConfig
 from downstream.wording import budgets_in_words
 
@@ -58,6 +59,8 @@ _ARM_WORDS: dict[Arm, str] = {
     "finetuned": "the pretrained encoder fine-tuned under a new head",
     "random_frozen": "the same head on an encoder with random weights",
     "scratch": "the same network trained from random weights",
+    "scratch_equal_compute": "the same network trained from random weights on as many images, "
+    "repeats counted, as pretraining saw",
     "raw_logistic": "a linear classifier on raw pixels",
     "raw_svm": "a linear support vector machine on raw pixels",
     "raw_neighbours": "nearest neighbours on raw pixels",
@@ -82,14 +85,14 @@ def methods(config: CurveConfig, environment: Mapping[str, Any]) -> Methods:
     """
     sentences = [
         *_data(config, environment),
-        f"We compare {_joined([_ARM_WORDS[arm] for arm in config.arms])}.",
+        f"We compare {_joined([_arm_in_words(arm, config) for arm in config.arm_names])}.",
         *_training(config),
         "Every choice (regularization, early stopping, recipe) was made inside the labels of the "
         "budget, by cross-validation or on a held-out part that counts as labels; test labels "
         "were read only for the final scores.",
         *_intervals(config, environment),
     ]
-    if {"frozen", "finetuned"} & set(config.arms):
+    if any(map(is_pretrained, config.arm_names)):
         sentences.append(
             "Labels saved are the number of labels at which the control's mean curve, interpolated "
             "linearly, reaches the accuracy of the pretrained arm, less the labels that arm used "
@@ -130,6 +133,16 @@ def _sampling(config: CurveConfig) -> str:
     return "classes are balanced."
 
 
+def _arm_in_words(arm: Arm, config: CurveConfig) -> str:
+    own = config.own_arm(arm)
+    if own is None:
+        return _ARM_WORDS[arm]
+    words = f"a random encoder (`{arm}`)" if own.random else f"reuse by `{arm}`"
+    return f"{words}: {own.mode.kind.replace('_', ' ')}" + (
+        f" up to {own.stages[-1]}" if own.stages else ""
+    )
+
+
 def _training(config: CurveConfig) -> list[str]:
     words: list[tuple[Arm, str, FitConfig]] = [
         ("finetuned", "Fine-tuning", config.finetune),
@@ -137,7 +150,7 @@ def _training(config: CurveConfig) -> list[str]:
     ]
     sentences = []
     for arm, name, settings in words:
-        if arm not in config.arms:
+        if arm not in config.arm_names:
             continue
         if len(settings.trials) == 1:
             sentences.append(f"{name} used one recipe fixed beforehand, on all labels.")

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from downstream.attempts import Attempts
-from downstream.costs import TRAINING_PASSES, forward_flops
-from downstream.decisions import Chosen, Decider, Decision
 from downstream.inputs import StudyInputs
 from downstream.leaks import check_leaks
 from downstream.metrics import classification_scores
+from downstream.mode_fit import fit_mode, mode_flops
 from downstream.mode_rows import ModeKey, ModeRow, planned_keys
-from downstream.modes import Auto, DepthSearch, FixMatch, Frozen, Gradual, MeanTeacher
 from downstream.modes_config import ModesConfig
+from downstream.reuse_check import check_reuse
 from downstream.runner import run_rows
 from downstream.tasks import chosen_rows
-from downstream.train import check_reuse, open_training
+from downstream.train import open_training
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -57,7 +56,7 @@ class ModeBench:
         self.config, self.modes, self.accelerator = config, config.modes, accelerator
         encoder, self.task = open_training(config)
         for name, mode in config.modes.items():
-            check_reuse(config, mode, encoder, key=f"modes.{name}")
+            check_reuse(config, mode, encoder.path, encoder.header, key=f"modes.{name}")
         train, test = self.task.train.images, self.task.test
         assert test is not None  # the config asks for it
         self.inputs = StudyInputs(train, test.images, None, self.task.names, (encoder,))
@@ -98,17 +97,8 @@ class ModeBench:
         return sum(map(self._flops, group))
 
     def _flops(self, key: ModeKey) -> int:
-        config, (encoder,) = self.config, self.inputs.encoders
-        mode = self.modes[key.mode]
-        recipe = config.finetune
-        images = recipe.batch_size * recipe.steps_for(key.budget)
-        if isinstance(mode, Auto | Gradual):
-            images *= 1 + config.validation.held_out_folds(key.budget)
-        elif isinstance(mode, FixMatch | MeanTeacher):
-            images = config.unfreeze.batch_size * mode.steps * (1 + 2 * mode.ratio)
-        elif isinstance(mode, Frozen | DepthSearch):
-            images = key.budget
-        return TRAINING_PASSES * images * forward_flops(encoder.header)
+        (encoder,) = self.inputs.encoders
+        return mode_flops(self.modes[key.mode], self.config, key.budget, encoder.header)
 
     def _row(self, key: ModeKey) -> ModeRow:
         began = time.perf_counter()
@@ -119,19 +109,13 @@ class ModeBench:
         attempts = Attempts(
             inputs.encoders[0], inputs.train, inputs.classes, training, self.accelerator
         )
-        decisions: list[Decision] = []
-        decider = Decider(attempts, rows, config.validation, seed=config.seed, say=decisions.append)
-        if isinstance(mode, Auto | Gradual | DepthSearch):
-            chosen = decider.decide(mode, key.budget)
-        else:  # a training would score it inside the labels only to calibrate it
-            chosen = Chosen(mode, None, None, None)
-        learnt = decider.learn(chosen)
-        logits = attempts.logits(learnt, inputs.test.images, self.tested.rows)
+        fitted = fit_mode(mode, attempts, rows, seed=config.seed)
+        logits = attempts.logits(fitted.attempt, inputs.test.images, self.tested.rows)
         scores = classification_scores(logits.numpy(), self.tested.labels.numpy())
         return ModeRow(
             *key,
             **scores._asdict(),
             seconds=time.perf_counter() - began,
-            taken=learnt.name,
-            decisions=[asdict(decision) for decision in decisions],
+            taken=fitted.attempt.name,
+            decisions=[asdict(decision) for decision in fitted.decisions],
         )

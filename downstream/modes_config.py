@@ -7,11 +7,11 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt, field_validator
 
-from downstream.config import Label, ascending
+from downstream.arms import Label
+from downstream.config import ascending
 from downstream.modes import ModeConfig, all_modes, check_mode
 from downstream.rows_config import RowsConfig
-from downstream.tasks import TaskKind
-from downstream.train_config import ReuseConfig, TrainConfig, TrainDataConfig
+from downstream.train_config import ReuseConfig, TaskKind, TrainConfig, TrainDataConfig
 from models.artifact import read_artifact
 
 

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from downstream.config import WITHOUT_ENCODER, Arm, CurveConfig
+from pydantic import BaseModel
+
+from downstream.arms import WITHOUT_ENCODER, Arm, is_pretrained
+from downstream.config import CurveConfig
 from downstream.head_arms import CALIBRATION_IMAGES
 from downstream.heads.build import StudyHeadConfig
 from downstream.heads.discriminant import DiscriminantConfig
@@ -19,20 +22,31 @@ from downstream.heads.ridge import RidgeConfig
 from downstream.heads.smoothed import SmoothedConfig
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.heads.svm import SvmConfig
-from downstream.image_arms import arm_head
 from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.leaks import Leaks
 from downstream.recipes import FitConfig
+from downstream.wording import joined
+
+
+TRIALS_OF_SCRATCH = 8
+"""Recipes that the control from scratch chooses from in a study that claims something."""
 
 
 def arm_notes(arm: Arm, config: CurveConfig, environment: Mapping[str, Any]) -> list[str]:
     """Return how an arm was run, in sentences."""
+    own = config.own_arm(arm)
     match arm:
-        case "frozen":
-            notes = [_head(arm, "the frozen pretrained encoder's features", config)]
-        case "random_frozen":
+        case _ if own is not None and not own.fits_head:
             notes = [
-                _head(arm, "the features of the same encoder with fresh weights", config),
+                f"{_first_line(own.mode)} The recipes are fixed beforehand; what the mode leaves "
+                "open is decided on labels held out of the N."
+            ]
+        case _ if config.fits_head(arm) and is_pretrained(arm):
+            notes = [_head(arm, f"{_stages(arm, config)} of the frozen pretrained encoder", config)]
+        case _ if arm.startswith("random_"):
+            stages = _stages(arm, config)
+            notes = [
+                _head(arm, f"{stages} of the same encoder with fresh weights", config),
                 f"Its batch norms have the statistics of {CALIBRATION_IMAGES:,} unlabelled "
                 "training images, which makes the control as strong as it can be.",
             ]
@@ -47,12 +61,28 @@ def arm_notes(arm: Arm, config: CurveConfig, environment: Mapping[str, Any]) -> 
                 "the fine-tuned arm.",
                 _recipe(config.scratch),
             ]
+        case "scratch_equal_compute":
+            notes = [
+                "From scratch by the first recipe, with as many images in further epochs as "
+                "pretraining has seen."
+            ]
         case "finetuned":
             notes = [
                 "All weights of the pretrained encoder are trained further under a new head.",
                 _recipe(config.finetune),
             ]
     return [*notes, _seen(arm, config, environment)]
+
+
+def tuning_caveat(config: CurveConfig) -> list[str]:
+    """Return one sentence where the control from scratch was tuned too little for a claim."""
+    trials = len(config.scratch.trials)
+    if not {"scratch", "finetuned"} <= set(config.arm_names) or trials >= TRIALS_OF_SCRATCH:
+        return []
+    tuned = "a single fixed recipe" if trials == 1 else f"{trials} recipes to choose from"
+    return [
+        f"The control from scratch had {tuned}; a claim should rest on {TRIALS_OF_SCRATCH} or more."
+    ]
 
 
 def study_notes(config: CurveConfig, environment: Mapping[str, Any], leaks: Leaks) -> list[str]:
@@ -76,7 +106,7 @@ def study_notes(config: CurveConfig, environment: Mapping[str, Any], leaks: Leak
     if config.label_noise > 0:
         notes.append(f"{100 * config.label_noise:g} % of the training labels are wrong on purpose.")
     for arm, settings in (("scratch", config.scratch), ("finetuned", config.finetune)):
-        if arm not in config.arms:
+        if arm not in config.arm_names:
             continue
         for labels, draws in sorted(settings.draws_from.items()):
             if draws < config.draws and any(budget >= labels for budget in config.budgets):
@@ -99,8 +129,22 @@ def study_notes(config: CurveConfig, environment: Mapping[str, Any], leaks: Leak
     return notes
 
 
+def _stages(arm: Arm, config: CurveConfig) -> str:
+    """Such as "the features of stage1 and stage2"."""
+    own = config.own_arm(arm)
+    if own is None or own.stages is None:
+        return "the features"
+    return f"the features of {joined(own.stages)}"
+
+
+def _first_line(mode: BaseModel) -> str:
+    """What a way to reuse an encoder says of itself."""
+    said = " ".join((type(mode).__doc__ or "").split("\n\n")[0].split())
+    return said if said.endswith(".") else f"{said}."
+
+
 def _head(arm: Arm, features: str, config: CurveConfig) -> str:
-    head, encoded = arm_head(arm, config), arm not in WITHOUT_ENCODER
+    head, encoded = config.head_of(arm), arm not in WITHOUT_ENCODER
     name, choices = _in_words(head)
     how = "by leaving out each" if isinstance(head, RidgeConfig) else "by cross-validation"
     through = ""

@@ -1,13 +1,14 @@
 """Which rows a study has, and in which order they are computed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.labels import budget_order, natural_order
-from downstream.config import HEAD_ARMS, Arm, CurveConfig
+from downstream.arms import FROM_SCRATCH, SHORT_ARMS, WITHOUT_ENCODER, Arm, is_pretrained
+from downstream.config import CurveConfig
 from downstream.inputs import StudyInputs
 from downstream.results import RowKey
 
@@ -25,21 +26,26 @@ def draw_rows(inputs: StudyInputs, config: CurveConfig) -> list[NDArray[np.int64
     return [order(draw=draw)[: max(config.budgets)] for draw in range(config.draws)]
 
 
+def arms_in_order(names: Iterable[Arm]) -> list[Arm]:
+    """Return arms in the order in which figures and tables have them: short names, then others."""
+    names = set(names)
+    short: list[Arm] = [arm for arm in SHORT_ARMS if arm in names]
+    return short + sorted(names - set(short))
+
+
 def arm_seeds(arm: Arm, draw: int, encoder_seeds: Sequence[int]) -> list[int]:
     """Return the seeds of an arm's rows in one draw.
 
     Pretrained encoders carry their own; as many random encoders are numbered from 0. From scratch
     each draw has its own weights, so that the spread over draws covers theirs.
     """
-    match arm:
-        case "frozen" | "finetuned":
-            return list(encoder_seeds)
-        case "random_frozen":
-            return list(range(len(encoder_seeds)))
-        case "scratch":
-            return [draw]
-        case _:  # nothing is drawn
-            return [0]
+    if is_pretrained(arm):
+        return list(encoder_seeds)
+    if arm.startswith("random_"):
+        return list(range(len(encoder_seeds)))
+    if arm in FROM_SCRATCH or arm.startswith("scratch_"):
+        return [draw]
+    return [0]  # nothing is drawn
 
 
 def row_groups(config: CurveConfig, encoder_seeds: Sequence[int]) -> list[Group]:
@@ -51,20 +57,25 @@ def row_groups(config: CurveConfig, encoder_seeds: Sequence[int]) -> list[Group]
     heads: list[Group] = [
         tuple(RowKey(arm, budget, draw, seed) for draw in range(config.draws))
         for budget in config.budgets
-        for arm in HEAD_ARMS
-        if arm in config.arms
+        for arm in _head_arms(config)
         for seed in arm_seeds(arm, 0, encoder_seeds)
     ]
-    trained: tuple[Arm, ...] = ("scratch", "finetuned")
+    trained = [arm for arm in arms_in_order(config.arm_names) if not config.fits_head(arm)][::-1]
     classifiers: list[Group] = [
         (RowKey(arm, budget, draw, seed),)
         for draw in range(config.draws)
         for budget in config.budgets
         for arm in trained
-        if arm in config.arms and draw < config.draws_for(arm, budget)
+        if draw < config.draws_for(arm, budget)
         for seed in arm_seeds(arm, draw, encoder_seeds)
     ]
     return heads + classifiers
+
+
+def _head_arms(config: CurveConfig) -> list[Arm]:
+    """Arms that fit a head, those first that need no encoder."""
+    arms = [arm for arm in arms_in_order(config.arm_names) if config.fits_head(arm)]
+    return sorted(arms, key=lambda arm: arm not in WITHOUT_ENCODER)
 
 
 def planned_rows(config: CurveConfig, encoder_seeds: Sequence[int]) -> list[RowKey]:

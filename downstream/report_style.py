@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from downstream.arms import is_pretrained
 from pages import style
 
 LIGHT = {
@@ -53,17 +54,17 @@ _KNOWN = {
     "finetuned": ArmStyle("pretrained, fine-tuned", "arm-1", "o", "solid", True),
     "frozen": ArmStyle("pretrained, frozen", "arm-2", "s", "solid", True),
     "scratch": ArmStyle("from scratch", "arm-3", "^", _DASHED, False),
+    "scratch_equal_compute": ArmStyle(
+        "from scratch, as long as pretraining", "arm-6", "<", _DASHED, False
+    ),
     "random_frozen": ArmStyle("random, frozen", "arm-4", "D", _DASH_DOT, False),
     "raw_logistic": ArmStyle("raw pixels", "arm-5", "X", _DOTTED, False),
     "raw_svm": ArmStyle("raw pixels, SVM", "arm-6", "v", _DOTTED, False),
     "raw_neighbours": ArmStyle("raw pixels, neighbours", "arm-7", "P", _DOTTED, False),
     "hog_svm": ArmStyle("HOG, SVM", "arm-8", "p", _DOTTED, False),
 }
-_FURTHER = [
-    ("arm-6", "v", _DASHED),
-    ("arm-7", "P", _DASH_DOT),
-    ("arm-8", "p", _DOTTED),
-]
+_FURTHER_ROLES = ("arm-6", "arm-7", "arm-8", "arm-3", "arm-5", "arm-1", "arm-4", "arm-2")
+_FURTHER_MARKERS = ("v", "P", "p", "h", "<", ">", "*")
 
 
 def arm_styles(arms: list[str]) -> dict[str, ArmStyle]:
@@ -71,11 +72,16 @@ def arm_styles(arms: list[str]) -> dict[str, ArmStyle]:
     others = [arm for arm in arms if arm not in _KNOWN]
     styles = {arm: _KNOWN[arm] for arm in arms if arm in _KNOWN}
     for position, arm in enumerate(others):
-        role, marker, line = _FURTHER[position % len(_FURTHER)]
-        styles[arm] = ArmStyle(arm.replace("_", " "), role, marker, line, False)
+        pretrained = is_pretrained(arm)
+        role = _FURTHER_ROLES[position % len(_FURTHER_ROLES)]
+        marker = _FURTHER_MARKERS[position % len(_FURTHER_MARKERS)]
+        line = _DASH_DOT if pretrained else _DOTTED
+        styles[arm] = ArmStyle(arm.replace("_", " "), role, marker, line, pretrained)
     return {arm: styles[arm] for arm in arms}
 
 
+_HOW = {"finetuned": "fine-tuned", "frozen": "frozen"}
+_LINES: dict[str, str | tuple[float, tuple[float, ...]]] = {"finetuned": "solid", "frozen": _DASHED}
 _SERIES_ROLES = ("arm-1", "arm-2", "arm-6", "arm-7", "arm-8")
 _SERIES_MARKERS = ("o", "s", "v", "P", "p", "h", "<")
 
@@ -86,26 +92,22 @@ def series_styles(series: Sequence[tuple[str, str]]) -> list[ArmStyle]:
     Controls look as in a report of one study; a pretrained arm has its study's colour and mark,
     whole where it is fine-tuned and dashed where it is frozen.
     """
-    studies = list(dict.fromkeys(key.split("/")[0] for key, arm in series if _pretrained(arm)))
+    studies = list(dict.fromkeys(key.split("/")[0] for key, arm in series if is_pretrained(arm)))
     styles = []
     for key, arm in series:
         known = arm_styles([arm])[arm]
-        if not _pretrained(arm):
+        if not is_pretrained(arm):
             own = key.split("/")[0]
             styles.append(known if key == arm else replace(known, label=f"{own}: {known.label}"))
             continue
         place = studies.index(key.split("/")[0])
         styles.append(
             ArmStyle(
-                f"{studies[place]}, {'frozen' if arm == 'frozen' else 'fine-tuned'}",
+                f"{studies[place]}, {_HOW.get(arm, arm.replace('_', ' '))}",
                 _SERIES_ROLES[place % len(_SERIES_ROLES)],
                 _SERIES_MARKERS[place % len(_SERIES_MARKERS)],
-                _DASHED if arm == "frozen" else "solid",
+                _LINES.get(arm, _DASH_DOT),
                 True,
             )
         )
     return styles
-
-
-def _pretrained(arm: str) -> bool:
-    return arm in _KNOWN and _KNOWN[arm].pretrained

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from downstream.config import PRETRAINED
+from downstream.arms import is_pretrained
 from downstream.labels_saved import LabelsSaved
 from downstream.report_comparisons import Comparison, Saving
 from downstream.report_curve import Curve
@@ -96,7 +96,7 @@ def clear_winner(scores: Mapping[str, Mapping[int, Scores]], budget: int) -> str
             paired_difference(
                 scores[arm][budget],
                 scores[other][budget],
-                same_seeds={arm, other} <= set(PRETRAINED),
+                same_seeds=is_pretrained(arm) and is_pretrained(other),
             )
             for other in others
         ]

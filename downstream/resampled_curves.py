@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
-from downstream.config import PRETRAINED, Arm
+from downstream.arms import Arm, is_pretrained
 from downstream.statistics import LEVEL, Scores, crossed_table, draw_means, error_of_mean
 from downstream.two_way import mean_squares
 
@@ -122,7 +122,7 @@ def bounds(values: Array, lowest: float, highest: float) -> Bounds:
 
 
 def _seeds_of(arm: Arm) -> str:
-    return "pretrained" if arm in PRETRAINED else arm
+    return "pretrained" if is_pretrained(arm) else arm
 
 
 def _mean_curve(

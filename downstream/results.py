@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
-from downstream.config import Arm
+from downstream.arms import Arm
 from downstream.heads.problems import Inference
 
 RESULTS = "results.jsonl"
@@ -37,6 +37,8 @@ class Row:
         choices: what was chosen inside the labels, and by which scores.
         inference: whether the test images were seen, without labels, before they were scored.
         class_counts: how many of the labels are of each class.
+        along: of an arm that trains its encoder, as it learnt from all labels: steps taken and
+            accuracy on some of the test images.
     """
 
     arm: Arm
@@ -52,6 +54,7 @@ class Row:
     # Rows of older studies lack these.
     inference: Inference = "inductive"
     class_counts: list[int] | None = None
+    along: list[tuple[int, float]] | None = None
 
     @property
     def key(self) -> RowKey:

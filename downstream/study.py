@@ -7,11 +7,21 @@ from pathlib import Path
 from downstream.budgets import resolve_budgets
 from downstream.config import CurveConfig
 from downstream.curves_file import CURVES
+from downstream.depth_arms import expand_depths
 from downstream.results import Row
 from downstream.runner import run_rows
 from downstream.workbench import open_workbench
 
 _EXPORTS = ("summary.json", CURVES, "report.html", "curve.png", "curve.svg")
+
+
+def resolve_study(config: CurveConfig) -> CurveConfig:
+    """Return the config with its budgets as numbers of labels and every arm by its own name.
+
+    Raises:
+        InputError, DataError, ModelError: as the study itself; one line.
+    """
+    return expand_depths(resolve_budgets(config))
 
 
 def run_study(config: CurveConfig, *, overwrite: bool, known: Sequence[Row] = ()) -> Path | None:
@@ -24,7 +34,7 @@ def run_study(config: CurveConfig, *, overwrite: bool, known: Sequence[Row] = ()
     Raises:
         InputError, DataError, ModelError: one line; the folder then is as it was.
     """
-    config = resolve_budgets(config)
+    config = resolve_study(config)
     make = partial(open_workbench, config)
     return run_rows(
         config,

@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from downstream.config import PRETRAINED, Arm
+from downstream.arms import Arm, is_pretrained
 from downstream.multiplicity import corrected_differences
+from downstream.plan import arms_in_order
 from downstream.report_comparisons import Comparison
 from downstream.report_curve import Curve
 from downstream.report_study import StudyFiles, read_study
@@ -66,6 +67,11 @@ class StudyComparison:
         """Numbers of labels that any of them has, ascending."""
         return sorted({budget for one in self.series for budget in one.scores})
 
+    @property
+    def pretrained(self) -> list[Arm]:
+        """Pretrained arms that any of them has, in the order of tables."""
+        return arms_in_order(one.arm for one in self.series if is_pretrained(one.arm))
+
     def of_arm(self, arm: Arm) -> list[Series]:
         """Return an arm of every study that has it, in the order of the studies."""
         return [one for one in self.series if one.arm == arm]
@@ -79,7 +85,7 @@ class StudyComparison:
         """
         pairs = [
             (one, other)
-            for arm in PRETRAINED
+            for arm in self.pretrained
             for place, one in enumerate(self.of_arm(arm))
             for other in self.of_arm(arm)[:place]
         ]
@@ -176,7 +182,7 @@ def _series(studies: Mapping[str, StudyFiles]) -> list[Series]:
     controls: list[tuple[str, Arm, ScoresByBudget]] = []
     for name, study in studies.items():
         for arm, scores in scores_by_arm(study.rows).items():
-            if arm in PRETRAINED:
+            if is_pretrained(arm):
                 pretrained.append((name, arm, scores))
             elif not any(arm == a and _same(scores, known) for _, a, known in controls):
                 controls.append((name, arm, scores))

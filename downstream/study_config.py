@@ -1,10 +1,11 @@
 """The config of a study of several encoders: its table of contents."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from downstream.config import Label, StudySettings
+from downstream.arms import RANDOM, ArmConfig, Label
+from downstream.config import StudySettings
 
 
 class PretrainingSource(BaseModel):
@@ -29,3 +30,18 @@ class StudyConfig(StudySettings):
         description="name -> path of an encoder.safetensors, or of several that are pretraining "
         "seeds of one method, or a pretraining config that is run first"
     )
+
+    @model_validator(mode="after")
+    def _arms_name_encoders(self) -> Self:
+        for arm in self.arms:
+            if isinstance(arm, ArmConfig) and arm.encoder not in (None, RANDOM, *self.encoders):
+                raise ValueError(
+                    f"arms: {arm.name}: found encoder {arm.encoder}; `encoders` has "
+                    f"{', '.join(self.encoders)}, or take random"
+                )
+        for label in self.encoders:
+            if not any(isinstance(a, str) or a.encoder in (None, RANDOM, label) for a in self.arms):
+                raise ValueError(
+                    f"arms: found none for the encoder {label}; add one, or leave the encoder out"
+                )
+        return self

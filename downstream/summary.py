@@ -6,9 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from downstream.arms import Arm
 from downstream.code_length import code_lengths
 from downstream.comparing import comparisons_of
-from downstream.config import ARMS, Arm, CurveConfig
+from downstream.config import CurveConfig
 from downstream.costs import arm_costs, pretraining_cost
 from downstream.curves_file import CURVES, curves_csv
 from downstream.extrapolation import extrapolate
@@ -16,8 +17,8 @@ from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.labels_to_target import labels_to_targets
 from downstream.leaks import Leaks
 from downstream.learning_curve import curve_measures
-from downstream.notes import arm_notes, study_notes
-from downstream.plan import planned_rows
+from downstream.notes import arm_notes, study_notes, tuning_caveat
+from downstream.plan import arms_in_order, planned_rows
 from downstream.resampled_curves import MeanCurve, mean_curves
 from downstream.results import Row, read_rows
 from downstream.statistics import crossed_table, mean_interval
@@ -64,6 +65,7 @@ def _summary(
     inference = {arm: arm_inference(arm, config, saw_test=saw_test) for arm in means}
     seen = [arm for arm, word in inference.items() if word == "transductive"]
     text = verdict(comparisons, means, seen)
+    text = " ".join([text, *tuning_caveat(config)])
     if len(rows) < planned:
         text = f"Unfinished, {len(rows)} of {planned} rows: {text}"
     leaks = Leaks.model_validate(environment["leaks"])
@@ -144,9 +146,9 @@ def _variances(by_budget: ScoresByBudget) -> dict[str, Any]:
 def scores_by_arm(
     rows: Sequence[Row], score: Literal["accuracy", "nll"] = "accuracy"
 ) -> dict[Arm, ScoresByBudget]:
-    """Return scores by arm, budget and (draw, seed); arms in the order of `ARMS`."""
+    """Return scores by arm, budget and (draw, seed); arms in the order of tables."""
     found: dict[Arm, ScoresByBudget] = {}
-    for arm in ARMS:
+    for arm in arms_in_order(row.arm for row in rows):
         for row in rows:
             if row.arm == arm:
                 by_budget = found.setdefault(arm, {})

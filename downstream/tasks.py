@@ -6,7 +6,6 @@ Shapes: N images, K classes, labels or quantities.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,10 +16,9 @@ from data.label_file import LabelFile, read_label_file
 from data.labels import budget_order, check_budget
 from data.store import ResidentStore
 from downstream.inputs import LabelledImages, labelled, names_of_classes
+from downstream.train_config import TaskKind
 from models.outputs import Classes, MultiLabel, Output, Regression
 from training.errors import InputError
-
-TaskKind = Literal["classes", "multi_label", "regression"]
 
 
 @dataclass(frozen=True)

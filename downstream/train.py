@@ -13,15 +13,14 @@ from downstream.attempts import Attempts
 from downstream.calibration import calibrate
 from downstream.decisions import Decider, Decision
 from downstream.inputs import PretrainedEncoder, check_fit, open_encoders
-from downstream.modes import Extend, FixMatch, MeanTeacher, ModeConfig, check_mode
 from downstream.output_scores import headline, scores_of
+from downstream.reuse_check import check_reuse
 from downstream.tasks import LabelledPart, Task, chosen_rows, lone_classes, open_task, standardized
 from downstream.train_config import ReuseConfig, TrainConfig
 from models.artifact import TrainedOn
 from models.classifier_file import Calibration, load_classifier, save_classifier
 from models.outputs import Classes, MultiLabel, Regression
 from training.compute import ComputeConfig, make_accelerator
-from training.errors import InputError
 from training.run_directory import RunDirectory
 
 MODEL = "model.safetensors"
@@ -51,7 +50,7 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
         exports=(MODEL, DECISIONS, METRICS),
     )
     encoder, task = open_training(config)
-    check_reuse(config, config.mode, encoder, key="mode")
+    check_reuse(config, config.mode, encoder.path, encoder.header, key="mode")
     rows = chosen_rows(task, config.labels, draw=config.draw, seed=config.seed, key="labels")
     task = standardized(task, rows)
     train, classes = task.train.images, task.names
@@ -116,35 +115,6 @@ def open_training(config: ReuseConfig) -> tuple[PretrainedEncoder, Task]:
     if test_store is not None:
         check_fit(encoders, "data.test", test_store)
     return encoders[0], open_task(config.task, train_store, test_store, config.data.labels)
-
-
-def check_reuse(
-    config: ReuseConfig, mode: ModeConfig, encoder: PretrainedEncoder, *, key: str
-) -> None:
-    """Check that an encoder can be reused in a way, under the head of the config.
-
-    Args:
-        key: that of the mode, for the message.
-    Raises:
-        InputError: naming the key, what was found, and the stage or those that there are.
-    """
-    shapes = {stage.name: stage.shape for stage in encoder.header.stages}
-    check_mode(mode, list(shapes), key=key)
-    if isinstance(mode, FixMatch | MeanTeacher) and config.task != "classes":
-        raise InputError(
-            f"{key}.kind: found {mode.kind} for {config.task}; it takes one class of many"
-        )
-    used = [name for name in shapes if name in (config.features.stages or shapes)]
-    found: list[tuple[str, str, list[str]]] = [
-        ("head.kind", config.head.kind, used if config.head.kind == "attention" else []),
-        (f"{key}.kind", mode.kind, used[-1:] if isinstance(mode, Extend) else []),
-    ]
-    for where, kind, read in found:
-        if flat := [name for name in read if len(shapes[name]) == 1]:
-            raise InputError(
-                f"{where}: found {kind}, which needs positions; {flat[0]} of {encoder.path} has "
-                "none: name other features.stages, or take another kind"
-            )
 
 
 def _in_words(task: Task, labels: int) -> str:

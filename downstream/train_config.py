@@ -11,8 +11,9 @@ from downstream.heads.problems import ChosenInside
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.modes import Auto, ModeConfig
 from downstream.recipes import Recipe
-from downstream.tasks import TaskKind
 from training.run_directory import RUN_NAME
+
+TaskKind = Literal["classes", "multi_label", "regression"]
 
 _USUAL_HEADS = {"classes": "softmax", "multi_label": "logistic", "regression": "ridge"}
 

@@ -12,20 +12,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data.spread import evenly_spread
+from downstream.arms import EQUAL_COMPUTE
 from downstream.config import CurveConfig
+from downstream.costs import pretraining_images
 from downstream.finetune import Fit, Scored
 from downstream.inference import row_inference
-from downstream.inputs import StudyInputs, fresh_encoder
+from downstream.inputs import LabelledImages, StudyInputs, fresh_encoder
 from downstream.metrics import classification_scores
 from downstream.recipes import FitConfig, Recipe
 from downstream.results import Row, RowKey
 from downstream.trials import held_out_parts, race_trials
+from models.artifact import ArtifactHeader
 from models.encoders import Encoder
 from models.heads import Classifier
 from training.randomness import derive_seed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+_SCORED_ALONG = 1000
 
 
 def train_row(
@@ -45,7 +51,7 @@ def train_row(
     bench = _Bench(key, labelled, inputs, config, accelerator)
     recipe, steps, choices = bench.choose()
     fit = bench.fit(recipe, labelled, purpose="final")
-    fit.train(stop_at=steps)
+    along = _train(fit, steps, inputs.test, config.scored_along)
     bench.images += (recipe.head_steps + steps) * recipe.batch_size
     logits = fit.predict(inputs.test.images)
     scores = classification_scores(logits.numpy(), inputs.test.labels.numpy())
@@ -57,12 +63,31 @@ def train_row(
         choices={**choices, "images": bench.images},
         inference=row_inference(key.arm, config, inputs),
         class_counts=inputs.class_counts(labelled),
+        along=along,
     )
 
 
-def expected_images(key: RowKey, config: CurveConfig) -> int:
+def _train(
+    fit: Fit, steps: int, test: LabelledImages, times: int
+) -> list[tuple[int, float]] | None:
+    """Train up to a step; return steps and accuracy at halvings of it, if asked to."""
+    if not times:
+        fit.train(stop_at=steps)
+        return None
+    rows = evenly_spread(len(test), _SCORED_ALONG)
+    labels = test.labels[torch.from_numpy(rows)]
+    points = []
+    for step in fit.along({math.ceil(steps / 2**halvings) for halvings in range(times)}):
+        hits = fit.predict(test.images, rows).argmax(dim=1) == labels
+        points.append((fit.recipe.head_steps + step, hits.double().mean().item()))
+        if step == steps:
+            break
+    return points
+
+
+def expected_images(key: RowKey, config: CurveConfig, header: ArtifactHeader) -> int:
     """Return about how many images one row trains on, repeats and trials included."""
-    settings = _settings(key, config)
+    settings = _settings(key, config, header)
     images = [r.batch_size * (r.steps_for(key.budget) + r.head_steps) for r in settings.recipes()]
     running = len(images)
     fits = 1
@@ -73,8 +98,16 @@ def expected_images(key: RowKey, config: CurveConfig) -> int:
     return fits * sum(images) // len(images)
 
 
-def _settings(key: RowKey, config: CurveConfig) -> FitConfig:
-    return config.scratch if key.arm == "scratch" else config.finetune
+def _settings(key: RowKey, config: CurveConfig, header: ArtifactHeader) -> FitConfig:
+    settings = config.fit_of(key.arm)
+    if key.arm != EQUAL_COMPUTE:
+        return settings
+    # Too long to be tried several times: the recipe that was best beforehand.
+    recipe = settings.recipes()[0]
+    longer = recipe.steps_for(key.budget) + pretraining_images(header) // recipe.batch_size
+    return settings.model_copy(
+        update={"recipe": recipe.model_copy(update={"steps": longer}), "trials": ({},)}
+    )
 
 
 class _Bench:
@@ -90,7 +123,7 @@ class _Bench:
     ) -> None:
         self.key, self.labelled, self.inputs = key, labelled, inputs
         self.seed = config.seed
-        self.settings = _settings(key, config)
+        self.settings = _settings(key, config, inputs.encoders[0].header)
         self.accelerator = accelerator
         self.images = 0
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from downstream.config import PRETRAINED, Arm
+from downstream.arms import PRETRAINED, SHORT_ARMS, Arm, is_pretrained
 from downstream.labels_saved import LabelsSaved
 from downstream.learning_curve import CurveDifference
 from downstream.resampled_curves import Bounds
@@ -16,6 +16,7 @@ _SUBJECT: dict[Arm, str] = {
 }
 _CONTROL: dict[Arm, str] = {
     "scratch": "training from scratch",
+    "scratch_equal_compute": "training from scratch for as long as pretraining",
     "random_frozen": "the same head on a random encoder",
     "raw_logistic": "logistic regression on raw pixels",
 }
@@ -55,7 +56,9 @@ def verdict(
     """
     by_arms = {(c.arm, c.control): c for c in comparisons}
     controls: tuple[Arm, ...] = ("scratch", "random_frozen", "raw_logistic")
-    order = [(arm, control) for arm in PRETRAINED for control in controls]
+    own = [c.arm for c in comparisons if c.arm not in SHORT_ARMS and is_pretrained(c.arm)]
+    order = [(arm, control) for arm in (*PRETRAINED, *own) for control in controls]
+    order += [(c.arm, c.control) for c in comparisons if c.arm in own]
     main = next((by_arms[pair] for pair in order if pair in by_arms), None)
     if main is None:
         return "There is nothing to compare: a verdict needs a pretrained arm and a control."
@@ -76,7 +79,7 @@ def verdict(
 def _headline(comparison: Comparison, means: Mapping[int, Interval]) -> str:
     differences = comparison.differences
     ahead, level, behind = _by_sign(differences)
-    subject, control = _SUBJECT[comparison.arm], _CONTROL[comparison.control]
+    subject, control = _subject(comparison.arm), _control(comparison.control)
     measured = [budget for budget in differences if differences[budget].low is not None]
     if not measured:
         budget = min(differences)
@@ -186,7 +189,7 @@ def _standing(comparison: Comparison) -> str:
     if level and parts:
         parts.append(f"level with {budgets_in_words(level)}")
     found = joined(parts) if parts else "level with every number of labels"
-    return f"Against {_CONTROL[comparison.control]}, {_SUBJECT[comparison.arm]} is {found}."
+    return f"Against {_control(comparison.control)}, {_subject(comparison.arm)} is {found}."
 
 
 def _by_sign(differences: Mapping[int, Interval]) -> tuple[list[int], list[int], list[int]]:
@@ -210,6 +213,14 @@ def _gap(difference: Interval, control: str) -> str:
 def _points(difference: Interval) -> str:
     """The size of a mean difference in percentage points."""
     return f"{abs(100 * difference.mean):.1f}"
+
+
+def _subject(arm: Arm) -> str:
+    return _SUBJECT.get(arm, f"the pretrained encoder under “{arm}”")
+
+
+def _control(arm: Arm) -> str:
+    return _CONTROL.get(arm, f"the control “{arm}”")
 
 
 def _percent(share: float) -> str:

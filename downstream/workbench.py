@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from downstream.config import HEAD_ARMS, CurveConfig
+from downstream.arms import WITHOUT_ENCODER, Arm
+from downstream.config import CurveConfig
 from downstream.costs import TRAINING_PASSES, forward_flops
 from downstream.head_arms import arm_flops, fixed_features, head_rows, image_graph
 from downstream.heads.neighbour_graph import OnGraph
-from downstream.image_arms import arm_head
 from downstream.inputs import StudyInputs, open_inputs
 from downstream.leaks import check_leaks
+from downstream.mode_arms import mode_row
+from downstream.mode_fit import mode_flops
 from downstream.plan import Group, draw_rows, planned_rows, row_groups
 from downstream.results import Row
 from downstream.trained_arms import expected_images, train_row
@@ -38,7 +40,7 @@ class Workbench:
         self.inputs, self.config, self.accelerator = inputs, config, accelerator
         self.draws = draw_rows(inputs, config)
         self._featured = np.unique(np.concatenate(self.draws))
-        if isinstance(config.head, OnGraph):
+        if any(self._on_graph(arm) for arm in config.arm_names):
             self._featured = np.arange(len(inputs.train))
         self._flops_per_image = forward_flops(inputs.encoders[0].header)
 
@@ -84,8 +86,8 @@ class Workbench:
         """Compute and cache the features, and the graph of images, that some groups need."""
         device = self.accelerator.device
         for arm, seed in sorted({(group[0].arm, group[0].seed) for group in groups}):
-            on_graph = arm in HEAD_ARMS and isinstance(arm_head(arm, self.config), OnGraph)
-            if arm in ("frozen", "random_frozen") or on_graph:
+            encoded = self.config.fits_head(arm) and arm not in WITHOUT_ENCODER
+            if encoded or self._on_graph(arm):
                 features = fixed_features(
                     arm, seed, self.inputs, self.config, self._featured, device
                 )
@@ -94,9 +96,10 @@ class Workbench:
     def compute(self, group: Group) -> list[Row]:
         """Return the rows of a group."""
         arm, budget, _, seed = group[0]
-        if arm not in HEAD_ARMS:
+        if not self.config.fits_head(arm):
+            row = mode_row if self.config.own_arm(arm) else train_row
             return [
-                train_row(
+                row(
                     key,
                     self.draws[key.draw][: key.budget],
                     self.inputs,
@@ -113,7 +116,15 @@ class Workbench:
 
     def flops(self, group: Group) -> int:
         """Return about how many floating-point operations a group takes."""
-        if group[0].arm in HEAD_ARMS:
+        arm, budget, _, _ = group[0]
+        if self.config.fits_head(arm):
             return len(group) * arm_flops(group[0], self.inputs, self.config)
-        images = sum(expected_images(key, self.config) for key in group)
+        header = self.inputs.encoders[0].header
+        if self.config.own_arm(arm):
+            training = self.config.training_of(arm)
+            return len(group) * mode_flops(training.mode, training, budget, header)
+        images = sum(expected_images(key, self.config, header) for key in group)
         return TRAINING_PASSES * images * self._flops_per_image
+
+    def _on_graph(self, arm: Arm) -> bool:
+        return self.config.fits_head(arm) and isinstance(self.config.head_of(arm), OnGraph)

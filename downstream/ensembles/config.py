@@ -11,7 +11,8 @@ from pydantic import (
     model_validator,
 )
 
-from downstream.config import CurveConfig, Label, StudyDataConfig, distinct
+from downstream.arms import Label
+from downstream.config import CurveConfig, StudyDataConfig, distinct
 from downstream.features import FeaturesConfig
 from downstream.heads.build import HeadConfig
 from downstream.heads.softmax import SoftmaxConfig
@@ -164,6 +165,7 @@ class EnsembleConfig(RowsConfig):
         return CurveConfig(
             encoder=encoder,
             arms=("frozen", "finetuned", "scratch"),
-            scratch=FitConfig(recipe=self.scratch),
+            # A study tries as many recipes from scratch as otherwise; here all are one.
+            scratch=FitConfig(recipe=self.scratch, trials=({},) * len(self.finetune.trials)),
             **settings,
         )

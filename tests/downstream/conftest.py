@@ -106,7 +106,7 @@ def study(digits, encoders, tmp_path):
             "draws": 2,
             "features": {"grid": 2},
             "head": {"kind": "softmax", "steps": 40},
-            "scratch": {"recipe": {"steps": 15}},
+            "scratch": {"recipe": {"steps": 15}, "trials": [{}]},
             "finetune": {"recipe": {"steps": 15, "head_steps": 5}},
             "workers": 2,
             **changes,

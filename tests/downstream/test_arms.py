@@ -63,7 +63,7 @@ def test_draws_are_nested_balanced_and_the_same_for_every_arm(study):
         assert np.bincount(labels[rows]).tolist() == [6] * 10
     assert set(draws[0]) != set(draws[1])
     keys = planned_rows(config, [3])
-    pairs = {arm: {k[1:3] for k in keys if k.arm == arm} for arm in config.arms}
+    pairs = {arm: {k[1:3] for k in keys if k.arm == arm} for arm in config.arm_names}
     assert all(pairs[arm] == {(b, d) for b in (20, 60) for d in range(3)} for arm in pairs)
 
 

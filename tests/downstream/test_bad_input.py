@@ -42,7 +42,7 @@ def some_images(count: int, side: int = 16) -> np.ndarray:
         ("scratch.trials=[{lr: fast}]", ["scratch", "trial 0", "lr"]),
         ("data.test=nothing/*.tar", ["nothing/*.tar"]),
         ("scratch.recipe={mc_samples: 5, dropout: 0}", ["scratch.recipe.mc_samples", "found 5"]),
-        ("finetune.trials=[{}, {mc_samples: 2, dropout: 0.0}]", ["finetune.recipe", "trial 1"]),
+        ("scratch.trials=[{}, {mc_samples: 2, dropout: 0.0}]", ["scratch.recipe", "trial 1"]),
         ("drawz=3", ["drawz", "draws"]),
         ("encoder=nowhere.safetensors", ["nowhere.safetensors"]),
     ],

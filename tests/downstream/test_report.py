@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from downstream.config import USUAL_ARMS, CurveConfig
+from downstream.arms import USUAL_ARMS
+from downstream.config import CurveConfig
 from downstream.report import write_report
 from downstream.report_curve import spread_apart
 from downstream.report_style import DARK, LIGHT

@@ -16,7 +16,7 @@ import pytest
 from data.pack import pack
 from data.store import open_store
 from downstream.__main__ import main
-from downstream.config import USUAL_ARMS
+from downstream.arms import USUAL_ARMS
 from downstream.results import Row, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
