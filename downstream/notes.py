@@ -27,7 +27,6 @@ from downstream.leaks import Leaks
 from downstream.recipes import FitConfig
 from downstream.wording import joined
 
-
 TRIALS_OF_SCRATCH = 8
 """Recipes that the control from scratch chooses from in a study that claims something."""
 

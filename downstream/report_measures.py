@@ -8,6 +8,7 @@ from downstream.report_drawing import count
 from downstream.report_study import StudyFiles, bounds_of
 from downstream.report_style import ArmStyle
 from downstream.report_tables import Cell, Line, Table, interval_in_labels, points
+from downstream.report_training import training_tables
 
 _MEASURES = ("start", "slope", "asymptote", "area")
 _NO_INTERVAL = "one draw: no interval"
@@ -20,6 +21,7 @@ def curve_tables(study: StudyFiles) -> list[Table]:
         _measures(study.summary.get("curves", {}), study.summary.get("code_lengths", {}), styles),
         _differences(study.summary.get("curve_differences", []), styles),
         _targets(study.summary.get("labels_to_target", []), styles),
+        *training_tables(study.summary.get("training", {}), study.budgets, styles),
         _laws(study.summary.get("power_laws", {}), study.summary.get("extrapolated", []), styles),
         _variances(study.summary.get("variances", {}), study.budgets, styles),
     ]

@@ -12,6 +12,7 @@ from downstream.comparing import comparisons_of
 from downstream.config import CurveConfig
 from downstream.costs import arm_costs, pretraining_cost
 from downstream.curves_file import CURVES, curves_csv
+from downstream.depth_choice import depth_choices
 from downstream.extrapolation import extrapolate
 from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.labels_to_target import labels_to_targets
@@ -23,6 +24,11 @@ from downstream.resampled_curves import MeanCurve, mean_curves
 from downstream.results import Row, read_rows
 from downstream.statistics import crossed_table, mean_interval
 from downstream.study_folder import check_study_folder
+from downstream.training_curves import (
+    steps_to_accuracy,
+    training_curves,
+    training_differences,
+)
 from downstream.two_way import variance_components
 from downstream.verdict import verdict
 from models.artifact import read_artifact
@@ -104,6 +110,17 @@ def _summary(
         "variances": {arm: _variances(by_budget) for arm, by_budget in scores.items()},
         "curve_differences": [asdict(found) for c in comparisons for found in c.measures],
         "labels_to_target": [asdict(found) for found in labels_to_targets(curves, config.targets)],
+        "training": {
+            "curves": [asdict(found) for found in training_curves(rows)],
+            "differences": [
+                asdict(found)
+                for found in training_differences(rows, [(c.arm, c.control) for c in comparisons])
+            ],
+            "steps_to_accuracy": [
+                asdict(found) for found in steps_to_accuracy(rows, config, config.targets)
+            ],
+        },
+        "depths": [asdict(found) for found in depth_choices(config, rows)],
         "code_lengths": {
             arm: asdict(found)
             for arm, found in code_lengths(nll, len(environment["classes"])).items()
