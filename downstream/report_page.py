@@ -12,16 +12,12 @@ from typing import Any
 from PIL import Image
 
 from downstream.methods_text import methods
-from downstream.report_comparisons import (
-    Saving,
-    labels_saved_figure,
-    themed_differences,
-)
-from downstream.report_curve import Curve, accuracy_figure, point_tips
-from downstream.report_drawing import ThemedFigure, count, themed
+from downstream.report_classes import class_table
+from downstream.report_drawing import Drawing, ThemedFigure, count
 from downstream.report_measures import curve_tables
-from downstream.report_pretraining import Pretraining, loss_figure
+from downstream.report_pretraining import Pretraining
 from downstream.report_provenance import commands, configs, identity, versions
+from downstream.report_scores import score_tables
 from downstream.report_study import StudyFiles, comparisons, curves, savings
 from downstream.report_style import DARK, LIGHT
 from downstream.report_tables import (
@@ -40,6 +36,7 @@ _CONTENTS = (
     ("curve", "Curve"),
     ("labels-saved", "Labels saved"),
     ("accuracy", "Accuracy"),
+    ("classes", "Classes"),
     ("differences", "Differences"),
     ("whole-curves", "Whole curves"),
     ("cost", "Cost"),
@@ -76,52 +73,62 @@ class Picture:
     alt: str
 
 
-def render_page(study: StudyFiles, encoders: Sequence[Pretraining]) -> str:
-    """The whole page as HTML."""
+def render_page(
+    study: StudyFiles, encoders: Sequence[Pretraining], drawings: Mapping[str, Drawing]
+) -> str:
+    """The whole page as HTML.
+
+    Args:
+        drawings: as `report_drawings` gives them.
+    """
+    figures = {name: drawing.themed() for name, drawing in drawings.items()}
     templates = Path(__file__).with_name("templates")
-    return render(templates, "report.html.j2", _context(study, encoders))
+    return render(templates, "report.html.j2", _context(study, encoders, figures))
 
 
-def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, Any]:
+def _context(
+    study: StudyFiles, encoders: Sequence[Pretraining], figures: Mapping[str, ThemedFigure]
+) -> dict[str, Any]:
     summary, budgets = study.summary, study.budgets
     arms, compared, saved = curves(study), comparisons(study), savings(study)
     scores: Mapping[Any, Any] = scores_by_arm(study.rows)
-    tables = curve_tables(study)
+    tables, by_class = curve_tables(study), class_table(study)
+    left_out = set() if tables else {"whole-curves"}
+    if by_class is None and "classes" not in figures:
+        left_out.add("classes")
     headline, *rest = _SENTENCE_END.split(summary["verdict"])
     return {
         "light": LIGHT,
         "dark": DARK,
-        "contents": [entry for entry in _CONTENTS if tables or entry[0] != "whole-curves"],
+        "contents": [entry for entry in _CONTENTS if entry[0] not in left_out],
         "name": summary["name"],
         "verdict": summary["verdict"],
         "headline": headline,
         "lead": " ".join(rest),
         "facts": _facts(study, encoders),
         "budget_columns": [f"{count(budget)} labels" for budget in budgets],
-        "curve": themed(
-            "curve",
-            lambda narrow: accuracy_figure(list(arms.values()), narrow=narrow),
-            "Accuracy against number of labels",
-            _curve_in_words(list(arms.values())),
-            tips=point_tips(list(arms.values())),
-        ),
+        "curve": figures["curve"],
         "switch_labels": [curve.style.label for curve in arms.values()],
         "arms": [
             (curve.style.label, arm, summary["arm_notes"][arm]) for arm, curve in arms.items()
         ],
         "interval_in_words": _interval_in_words(study),
         "accuracy_lines": accuracy_lines(arms, summary["inference"], scores, budgets),
-        "differences": themed_differences(
-            compared, "One panel for each comparison; the figures are in the table below."
-        ),
+        "score_tables": score_tables(study),
+        "classes_figure": figures.get("classes"),
+        "classes_table": by_class,
+        "differences": figures.get("differences"),
         "difference_lines": difference_lines(compared, budgets),
-        "saved": _saved_figure(saved[0]) if saved else None,
+        "saved": figures.get("saved"),
         "saved_pair": saved[0] if saved else None,
         "saving_lines": saving_lines(saved, budgets),
         "curve_tables": tables,
         "cost_columns": COST_COLUMNS,
         "cost_lines": cost_lines(summary["costs"], study.styles()),
-        "encoders": [_encoder(number, encoder) for number, encoder in enumerate(encoders)],
+        "encoders": [
+            _encoder(number, encoder, figures.get(f"losses-{number}"))
+            for number, encoder in enumerate(encoders)
+        ],
         "leaks": _leaks(summary["leaks"]),
         "notes": summary["notes"],
         "classes": summary["classes"],
@@ -132,31 +139,6 @@ def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, An
         "configs": configs(study, encoders),
         "version": study.environment["underlayer"],
     }
-
-
-def _saved_figure(saving: Saving) -> ThemedFigure:
-    return themed(
-        "saved",
-        lambda narrow: labels_saved_figure(saving, narrow=narrow),
-        "Labels saved at each budget",
-        "One bar for each budget; the figures are in the table below.",
-    )
-
-
-def _curve_in_words(arms: Sequence[Curve]) -> str:
-    """What a reader who does not see the curve should know at once."""
-    parts = []
-    for curve in arms:
-        first, last = min(curve.intervals), max(curve.intervals)
-        text = f"{curve.style.label}: {_percent(curve, first)} with {count(first)} labels"
-        if last != first:
-            text += f", {_percent(curve, last)} with {count(last)}"
-        parts.append(text)
-    return "; ".join(parts) + ". All figures are in the table of accuracies."
-
-
-def _percent(curve: Curve, budget: int) -> str:
-    return f"{100 * curve.intervals[budget].mean:.1f} %"
 
 
 def _interval_in_words(study: StudyFiles) -> str:
@@ -193,24 +175,14 @@ def _facts(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str
     return facts
 
 
-def _encoder(number: int, encoder: Pretraining) -> dict[str, Any]:
-    losses = encoder.losses
+def _encoder(number: int, encoder: Pretraining, losses: ThemedFigure | None) -> dict[str, Any]:
     return {
         "path": str(encoder.path),
         "problem": encoder.problem,
+        "health": encoder.health,
+        "health_problem": encoder.health_problem,
         "pictures": [_picture(name, path) for name, path in sorted(encoder.pictures.items())][::-1],
-        "losses": losses
-        and themed(
-            f"losses-{number}",
-            lambda narrow: loss_figure(losses, narrow=narrow),
-            "Pretraining loss",
-            "; ".join(
-                f"{name}: {curve.values[0]:.4g} at step {count(curve.steps[0])}, "
-                f"{curve.values[-1]:.4g} at step {count(curve.steps[-1])}"
-                for name, curve in losses.items()
-            )
-            + ".",
-        ),
+        "losses": losses,
         "stages": [
             (stage.name, _TIMES.join(map(str, stage.shape))) for stage in encoder.header.stages
         ]

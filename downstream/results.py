@@ -37,6 +37,8 @@ class Row:
         choices: what was chosen inside the labels, and by which scores.
         inference: whether the test images were seen, without labels, before they were scored.
         class_counts: how many of the labels are of each class.
+        ece: expected calibration error, a fraction in [0, 1].
+        class_accuracies: accuracy on the test images of each class; None: there are none.
     """
 
     arm: Arm
@@ -52,6 +54,8 @@ class Row:
     # Rows of older studies lack these.
     inference: Inference = "inductive"
     class_counts: list[int] | None = None
+    ece: float | None = None
+    class_accuracies: list[float | None] | None = None
 
     @property
     def key(self) -> RowKey:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from downstream.budgets import resolve_budgets
 from downstream.config import CurveConfig
-from downstream.curves_file import CURVES
+from downstream.csv_files import CSV_FILES
 from downstream.results import Row
 from downstream.runner import run_rows
 from downstream.workbench import open_workbench
 
-_EXPORTS = ("summary.json", CURVES, "report.html", "curve.png", "curve.svg")
+_EXPORTS = (
+    *("summary.json", *CSV_FILES, "report.html", "curve.png", "curve.svg"),
+    *("figures", "gallery.json"),
+)
 
 
 def run_study(config: CurveConfig, *, overwrite: bool, known: Sequence[Row] = ()) -> Path | None:

@@ -10,7 +10,7 @@ from downstream.code_length import code_lengths
 from downstream.comparing import comparisons_of
 from downstream.config import ARMS, Arm, CurveConfig
 from downstream.costs import arm_costs, pretraining_cost
-from downstream.curves_file import CURVES, curves_csv
+from downstream.csv_files import CSV_FILES
 from downstream.extrapolation import extrapolate
 from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.labels_to_target import labels_to_targets
@@ -20,6 +20,12 @@ from downstream.notes import arm_notes, study_notes
 from downstream.plan import planned_rows
 from downstream.resampled_curves import MeanCurve, mean_curves
 from downstream.results import Row, read_rows
+from downstream.score_intervals import (
+    MEASURES,
+    class_differences,
+    class_intervals,
+    measure_intervals,
+)
 from downstream.statistics import crossed_table, mean_interval
 from downstream.study_folder import check_study_folder
 from downstream.two_way import variance_components
@@ -57,6 +63,7 @@ def _summary(
         for arm in scores
     }
     comparisons = comparisons_of(scores)
+    against_controls = [c for c in comparisons if c.control != "frozen"]
     curves = mean_curves(scores)
     seeds = [encoder["seed"] for encoder in environment["encoders"]]
     planned = len(planned_rows(config, seeds))
@@ -77,6 +84,7 @@ def _summary(
             arm: {str(budget): asdict(found) for budget, found in means[arm].items()}
             for arm in means
         },
+        **_further_scores(rows, list(means), [(c.arm, c.control) for c in against_controls]),
         "inference": inference,
         "differences": [
             {"arm": c.arm, "control": c.control, "budget": budget, **asdict(found)}
@@ -85,8 +93,7 @@ def _summary(
         ],
         "labels_saved": [
             {"arm": c.arm, "control": c.control, **asdict(found), "utility": found.utility}
-            for c in comparisons
-            if c.control != "frozen"
+            for c in against_controls
             for found in c.saved.values()
         ],
         "crossings": [
@@ -119,6 +126,39 @@ def _summary(
         "notes": study_notes(config, environment, leaks),
         "arm_notes": {arm: arm_notes(arm, config, environment) for arm in means},
         "provenance": dict(environment),
+    }
+
+
+def _further_scores(
+    rows: Sequence[Row], arms: Sequence[str], pairs: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """Measures besides accuracy, and the classes, of each arm and of pairs of arm and control."""
+    own = {arm: [row for row in rows if row.arm == arm] for arm in arms}
+    return {
+        "measures": {
+            arm: {
+                measure: {
+                    str(budget): asdict(found)
+                    for budget, found in measure_intervals(own[arm], measure).items()
+                }
+                for measure in MEASURES
+            }
+            for arm in arms
+        },
+        "class_accuracies": {
+            arm: {
+                str(budget): [None if found is None else asdict(found) for found in by_class]
+                for budget, by_class in class_intervals(own[arm]).items()
+            }
+            for arm in arms
+        },
+        "class_differences": [
+            {"arm": arm, "control": control, "budget": budget, "class": place, **asdict(found)}
+            for arm, control in pairs
+            for budget, by_class in class_differences(own[arm], own[control]).items()
+            for place, found in enumerate(by_class)
+            if found is not None
+        ],
     }
 
 
@@ -155,7 +195,7 @@ def scores_by_arm(
 
 
 def write_summary(folder: Path) -> dict[str, Any]:
-    """Write summary.json and curves.csv of a study, finished or not, each in one piece.
+    """Write summary.json and the CSV files of a study, finished or not, each in one piece.
 
     Returns:
         What the former holds. Accuracies are fractions.
@@ -165,7 +205,8 @@ def write_summary(folder: Path) -> dict[str, Any]:
     config, rows = read_config_and_rows(folder)
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     summary = _summary(config, environment, rows)
-    write_file(folder / CURVES, curves_csv(summary, rows).encode())
+    for name, table in CSV_FILES.items():
+        write_file(folder / name, table(summary).encode())
     write_file(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
