@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from downstream.config import WITHOUT_ENCODER, CurveConfig, StudySettings
+from downstream.gallery_making import make_gallery
 from downstream.results import RESULTS, Row, read_rows
 from downstream.study import run_study
 from downstream.study_config import EncoderSource, PretrainingSource, StudyConfig
@@ -47,6 +48,7 @@ def run_encoder_studies(config: StudyConfig, *, overwrite: bool) -> list[Path] |
         rows = run_study(curve, overwrite=overwrite, known=_shared_rows(header, finished))
         if rows is None:
             return None
+        make_gallery(rows)
         write_summary(rows)
         finished.append((header, rows))
     return [rows for _, rows in finished]

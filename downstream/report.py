@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from downstream.gallery import read_gallery
 from downstream.report_figures import report_drawings
 from downstream.report_page import render_page
 from downstream.report_pretraining import read_pretraining
@@ -21,7 +22,7 @@ def write_report(run_dir: Path) -> Path:
     Args:
         run_dir: a study's folder with summary.json, config.yaml and results.jsonl.
     Raises:
-        InputError: one of these is missing; one line.
+        InputError: one of these is missing, or gallery.json is damaged; one line.
         PageError: the report cannot be written there; one line.
     """
     study = read_study(run_dir)
@@ -29,7 +30,8 @@ def write_report(run_dir: Path) -> Path:
         read_pretraining(Path(path), folder=run_dir, sha256=known["sha256"])
         for path, known in zip(study.config.encoders(), study.environment["encoders"], strict=True)
     ]
-    drawings = report_drawings(study, encoders)
+    gallery = read_gallery(run_dir)
+    drawings = report_drawings(study, encoders, gallery)
     for drawing in drawings.values():
         for name, content in drawing.files().items():
             # The curve is looked for beside the page.
@@ -38,5 +40,5 @@ def write_report(run_dir: Path) -> Path:
     for number, encoder in enumerate(encoders):
         for name, picture in encoder.pictures.items():
             write_file(run_dir / FIGURES / f"{name}-{number}.png", picture.read_bytes())
-    write_file(run_dir / "report.html", render_page(study, encoders, drawings).encode())
+    write_file(run_dir / "report.html", render_page(study, encoders, gallery, drawings).encode())
     return run_dir / "report.html"

@@ -58,7 +58,7 @@ def _classes_figure(
 ) -> Figure:
     columns = 2 if narrow else min(5, len(names))
     lines = math.ceil(len(names) / columns)
-    panel = 128.0 if narrow else 168.0
+    panel = 128.0 if narrow else 190.0
     per_line = 1 if narrow else 3
     legend = 10 + _LEGEND_LINE * math.ceil(len(curves) / per_line)
     width, bottom = (NARROW, 26.0) if narrow else (WIDE, 26.0)
@@ -82,7 +82,7 @@ def _classes_figure(
         short = name if len(name) <= _TITLE_LETTERS else f"{name[: _TITLE_LETTERS - 1]}…"
         axes.set_title(short, loc="left", fontsize=NARROW_FONT, fontweight="bold", pad=5)
         axes.set_ylim(low - margin, high + margin)
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.tick_params(labelleft=column == 0, length=0)
     figure.text(0.004, 6 / height, "accuracy in the class (%) against labels (logarithmic)")
     figure.legend(
@@ -160,7 +160,7 @@ def class_table(study: StudyFiles) -> Table | None:
         "Gain by class",
         f"Accuracy in each class in points: {styles[arm].label} minus {styles[control].label}, "
         "draws paired, with 95 % intervals. Bold: the interval excludes zero. Nothing is corrected "
-        f"for the number of classes, of which about one in twenty is bold by chance.{chosen}",
+        f"for the number of classes: about one cell in twenty is bold by chance alone.{chosen}",
         "Class",
         [f"{count(budget)} labels" for budget in study.budgets],
         [

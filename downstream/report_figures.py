@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 
+from downstream.gallery import Gallery
 from downstream.report_classes import classes_drawing
 from downstream.report_comparisons import Saving, differences_drawing, labels_saved_figure
 from downstream.report_curve import Curve, accuracy_figure, point_tips
 from downstream.report_drawing import Drawing, count
+from downstream.report_gallery import embedding_drawing
 from downstream.report_pretraining import Pretraining, loss_drawing
 from downstream.report_study import StudyFiles, comparisons, curves, savings
 
 
-def report_drawings(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, Drawing]:
+def report_drawings(
+    study: StudyFiles, encoders: Sequence[Pretraining], gallery: Gallery | None
+) -> dict[str, Drawing]:
     """Return the figures that the study has, by name."""
     arms, saved = list(curves(study).values()), savings(study)
     found = [
@@ -27,6 +31,7 @@ def report_drawings(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[
             "One panel for each comparison; the figures are in the table below.",
         ),
         classes_drawing(study),
+        embedding_drawing(gallery, study.summary["classes"]),
         *(loss_drawing(number, encoder) for number, encoder in enumerate(encoders)),
     ]
     return {drawing.name: drawing for drawing in found if drawing is not None}

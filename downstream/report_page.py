@@ -11,9 +11,11 @@ from typing import Any
 
 from PIL import Image
 
+from downstream.gallery import Gallery, has_pretrained_arm
 from downstream.methods_text import methods
 from downstream.report_classes import class_table
 from downstream.report_drawing import Drawing, ThemedFigure, count
+from downstream.report_gallery import asked_thumbnails, mistake_thumbnails, same_class
 from downstream.report_measures import curve_tables
 from downstream.report_pretraining import Pretraining
 from downstream.report_provenance import commands, configs, identity, versions
@@ -41,6 +43,7 @@ _CONTENTS = (
     ("whole-curves", "Whole curves"),
     ("cost", "Cost"),
     ("encoder", "Encoder"),
+    ("images", "Images"),
     ("checks", "Checks and notes"),
     ("methods", "Methods"),
     ("provenance", "What was run"),
@@ -74,7 +77,10 @@ class Picture:
 
 
 def render_page(
-    study: StudyFiles, encoders: Sequence[Pretraining], drawings: Mapping[str, Drawing]
+    study: StudyFiles,
+    encoders: Sequence[Pretraining],
+    gallery: Gallery | None,
+    drawings: Mapping[str, Drawing],
 ) -> str:
     """The whole page as HTML.
 
@@ -83,11 +89,14 @@ def render_page(
     """
     figures = {name: drawing.themed() for name, drawing in drawings.items()}
     templates = Path(__file__).with_name("templates")
-    return render(templates, "report.html.j2", _context(study, encoders, figures))
+    return render(templates, "report.html.j2", _context(study, encoders, gallery, figures))
 
 
 def _context(
-    study: StudyFiles, encoders: Sequence[Pretraining], figures: Mapping[str, ThemedFigure]
+    study: StudyFiles,
+    encoders: Sequence[Pretraining],
+    gallery: Gallery | None,
+    figures: Mapping[str, ThemedFigure],
 ) -> dict[str, Any]:
     summary, budgets = study.summary, study.budgets
     arms, compared, saved = curves(study), comparisons(study), savings(study)
@@ -129,6 +138,9 @@ def _context(
             _encoder(number, encoder, figures.get(f"losses-{number}"))
             for number, encoder in enumerate(encoders)
         ],
+        "embedding": figures.get("embedding"),
+        "gallery": gallery and _gallery(gallery, summary["classes"], len(encoders)),
+        "no_gallery": _no_gallery(study),
         "leaks": _leaks(summary["leaks"]),
         "notes": summary["notes"],
         "classes": summary["classes"],
@@ -188,6 +200,30 @@ def _encoder(number: int, encoder: Pretraining, losses: ThemedFigure | None) -> 
         ]
         if encoder.header
         else [],
+    }
+
+
+def _no_gallery(study: StudyFiles) -> str:
+    if not has_pretrained_arm(study.config):
+        return "There are no images to show: no arm of this study has a pretrained encoder."
+    return (
+        "There are no images to show: this study has no gallery.json. `python -m downstream curve` "
+        "makes it as soon as all rows are there; the same command makes it for an older study."
+    )
+
+
+def _gallery(gallery: Gallery, classes: Sequence[str], encoders: int) -> dict[str, Any]:
+    return {
+        "encoder": f"The encoder is {gallery.encoder}, the first of {encoders}. "
+        if encoders > 1
+        else "",
+        "budget": count(gallery.budget),
+        "tested": count(gallery.tested),
+        "wrong": count(gallery.wrong),
+        "searched": count(gallery.searched),
+        "asked": asked_thumbnails(gallery, classes),
+        "same_class": same_class(gallery),
+        "mistakes": mistake_thumbnails(gallery, classes),
     }
 
 

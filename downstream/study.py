@@ -7,13 +7,15 @@ from pathlib import Path
 from downstream.budgets import resolve_budgets
 from downstream.config import CurveConfig
 from downstream.csv_files import CSV_FILES
+from downstream.gallery import GALLERY
+from downstream.report import FIGURES
 from downstream.results import Row
 from downstream.runner import run_rows
 from downstream.workbench import open_workbench
 
 _EXPORTS = (
     *("summary.json", *CSV_FILES, "report.html", "curve.png", "curve.svg"),
-    *("figures", "gallery.json"),
+    *(FIGURES, GALLERY),
 )
 
 

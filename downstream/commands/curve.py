@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Run a study, and write and print what it shows."""
     from downstream.config import CurveConfig
     from downstream.dry_run import plan_study
+    from downstream.gallery_making import make_gallery
     from downstream.report import write_report
     from downstream.study import run_study
     from downstream.summary import summary_table, write_summary
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if folder is None:
         say_how_to_go_on(args)
         return 0
+    make_gallery(folder)
     summary = write_summary(folder)
     report = write_report(folder)
     if leaked := summary["leaks"]["exact"]:
