@@ -8,6 +8,7 @@ from data.store import ReadingConfig
 from downstream.features import FeaturesConfig
 from downstream.heads.build import StudyHeadConfig
 from downstream.heads.softmax import SoftmaxConfig
+from downstream.prices import Prices
 from downstream.recipes import FitConfig, Recipe
 from downstream.rows_config import RowsConfig
 from training.run_directory import RUN_NAME
@@ -111,6 +112,11 @@ class StudySettings(RowsConfig):
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = USUAL_ARMS
     targets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (), description="accuracies to tell the labels for, such as 0.85; they change no row"
+    )
+    prices: Prices | None = Field(
+        None,
+        description="of a label and of an hour of pretraining, to tell when pretraining has paid; "
+        "they change no row",
     )
     features: FeaturesConfig = FeaturesConfig()
     head: StudyHeadConfig = SoftmaxConfig()

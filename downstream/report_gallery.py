@@ -23,7 +23,7 @@ from pages.figures import axes_with_margins, new_figure
 _SHAPES = ("round", "projecting")
 """How the strokes of zero length end that are the points: circles and squares."""
 _MOST_CLASSES = len(CLASS_ROLES) * len(_SHAPES)
-_STROKE = 4.2
+_STROKE, _NARROW_STROKE = 4.2, 3.2
 _LEGEND_LINE = 20.0
 _LETTERS = 16
 _LEGEND_COLUMNS, _NARROW_LEGEND_COLUMNS = 6, 2
@@ -59,7 +59,13 @@ def _embedding_figure(embedding: Embedding, classes: Sequence[str], *, narrow: b
         left = 0.0 if narrow else number * (side + gap)
         top = title + (number * (side + title) if narrow else 0.0)
         axes = axes_with_margins(figure, left, width - left - side, height - top - side, top)
-        _draw_points(axes, np.array(points), labels, shown, side)
+        _draw_points(
+            axes,
+            np.array(points),
+            labels,
+            shown,
+            stroke=_NARROW_STROKE if narrow else _STROKE,
+        )
         axes.set_title(words, loc="left", fontweight="bold")
     handles = [_handle(place) for place in range(len(shown))]
     names = [_short(classes[label]) for label in shown]
@@ -85,8 +91,9 @@ def _draw_points(
     axes: Axes,
     points: NDArray[np.float64],
     labels: NDArray[np.int64],
-    shown: list[int],
-    side: float,
+    shown: Sequence[int],
+    *,
+    stroke: float,
 ) -> None:
     """All points of one embedding; those of a class are one path, which keeps the page small."""
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
@@ -99,21 +106,23 @@ def _draw_points(
     axes.spines[:].set_color(LIGHT["rule"])
     others = ~np.isin(labels, shown)
     if others.any():
-        axes.add_patch(_points(points[others], LIGHT["muted"], "round", reach / side))
+        axes.add_patch(_points(points[others], LIGHT["muted"], "round", stroke, reach))
     for place, label in enumerate(shown):
         color, shape = _look(place)
-        axes.add_patch(_points(points[labels == label], color, shape, reach / side))
+        axes.add_patch(_points(points[labels == label], color, shape, stroke, reach))
 
 
-def _points(points: NDArray[np.float64], color: str, cap: Any, unit: float) -> PathPatch:
+def _points(
+    points: NDArray[np.float64], color: str, cap: Any, stroke: float, reach: float
+) -> PathPatch:
     """Points as strokes of hardly any length: all that is seen is how they end."""
     ends = np.repeat(points, 2, axis=0)
-    ends[1::2, 0] += 0.02 * unit
+    ends[1::2, 0] += 1e-4 * reach
     codes = np.tile([Path.MOVETO, Path.LINETO], len(points))
     path = Path(ends, codes)
     path.should_simplify = False
     return PathPatch(
-        path, facecolor="none", edgecolor=color, linewidth=_STROKE, capstyle=cap, snap=False
+        path, facecolor="none", edgecolor=color, linewidth=stroke, capstyle=cap, snap=False
     )
 
 

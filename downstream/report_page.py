@@ -30,6 +30,7 @@ from downstream.report_tables import (
     duration,
     saving_lines,
 )
+from downstream.report_worth import cost_sentence, worth_sentences, worth_table
 from downstream.summary import scores_by_arm
 from pages.html import render
 from pages.pictures import data_uri
@@ -42,6 +43,7 @@ _CONTENTS = (
     ("differences", "Differences"),
     ("whole-curves", "Whole curves"),
     ("cost", "Cost"),
+    ("worth", "Worth"),
     ("encoder", "Encoder"),
     ("images", "Images"),
     ("checks", "Checks and notes"),
@@ -102,14 +104,17 @@ def _context(
     arms, compared, saved = curves(study), comparisons(study), savings(study)
     scores: Mapping[Any, Any] = scores_by_arm(study.rows)
     tables, by_class = curve_tables(study), class_table(study)
-    left_out = set() if tables else {"whole-curves"}
-    if by_class is None and "classes" not in figures:
-        left_out.add("classes")
+    worth = worth_table(study)
+    there = {
+        "whole-curves": bool(tables),
+        "classes": by_class is not None or "classes" in figures,
+        "worth": worth is not None,
+    }
     headline, *rest = _SENTENCE_END.split(summary["verdict"])
     return {
         "light": LIGHT,
         "dark": DARK,
-        "contents": [entry for entry in _CONTENTS if entry[0] not in left_out],
+        "contents": [entry for entry in _CONTENTS if there.get(entry[0], True)],
         "name": summary["name"],
         "verdict": summary["verdict"],
         "headline": headline,
@@ -132,6 +137,9 @@ def _context(
         "saved_pair": saved[0] if saved else None,
         "saving_lines": saving_lines(saved, budgets),
         "curve_tables": tables,
+        "cost_sentence": cost_sentence(study),
+        "worth_sentences": worth_sentences(study),
+        "worth_table": worth,
         "cost_columns": COST_COLUMNS,
         "cost_lines": cost_lines(summary["costs"], study.styles()),
         "encoders": [

@@ -38,5 +38,5 @@ def run_study(config: CurveConfig, *, overwrite: bool, known: Sequence[Row] = ()
         overwrite=overwrite,
         exports=_EXPORTS,
         known=known,
-        free=("targets",),
+        free=("targets", "prices"),
     )

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from downstream.break_even import break_even, pretraining_price, worth_of
 from downstream.code_length import code_lengths
 from downstream.comparing import comparisons_of
 from downstream.config import ARMS, Arm, CurveConfig
@@ -18,6 +19,7 @@ from downstream.leaks import Leaks
 from downstream.learning_curve import curve_measures
 from downstream.notes import arm_notes, study_notes
 from downstream.plan import planned_rows
+from downstream.prices import Prices
 from downstream.resampled_curves import MeanCurve, mean_curves
 from downstream.results import Row, read_rows
 from downstream.score_intervals import (
@@ -29,7 +31,7 @@ from downstream.score_intervals import (
 from downstream.statistics import crossed_table, mean_interval
 from downstream.study_folder import check_study_folder
 from downstream.two_way import variance_components
-from downstream.verdict import verdict
+from downstream.verdict import Comparison, verdict
 from models.artifact import read_artifact
 from pages.files import write_file
 from training.config import load_config
@@ -74,6 +76,11 @@ def _summary(
     if len(rows) < planned:
         text = f"Unfinished, {len(rows)} of {planned} rows: {text}"
     leaks = Leaks.model_validate(environment["leaks"])
+    pretraining = [
+        pretraining_cost(Path(path), read_artifact(path))
+        for path in config.encoders()
+        if Path(path).is_file()
+    ]
     return {
         "verdict": text,
         "name": config.name,
@@ -114,14 +121,11 @@ def _summary(
             for arm, found in code_lengths(nll, len(environment["classes"])).items()
         },
         "costs": {
-            "pretraining": [
-                pretraining_cost(Path(path), read_artifact(path))
-                for path in config.encoders()
-                if Path(path).is_file()
-            ],
+            "pretraining": pretraining,
             "arms": arm_costs(rows, environment["flops_per_image"]),
             "flops_per_image": environment["flops_per_image"],
         },
+        "break_even": _break_even(against_controls, config.prices, pretraining),
         "leaks": {"exact": leaks.exact, **leaks.model_dump(mode="json")},
         "notes": study_notes(config, environment, leaks),
         "arm_notes": {arm: arm_notes(arm, config, environment) for arm in means},
@@ -158,6 +162,33 @@ def _further_scores(
             for budget, by_class in class_differences(own[arm], own[control]).items()
             for place, found in enumerate(by_class)
             if found is not None
+        ],
+    }
+
+
+def _break_even(
+    comparisons: Sequence[Comparison],
+    prices: Prices | None,
+    pretraining: Sequence[Mapping[str, Any]],
+) -> dict[str, Any] | None:
+    """What labels saved are worth and when pretraining has paid; None without prices."""
+    if prices is None:
+        return None
+    cost = pretraining_price(pretraining, prices)
+    worth = {
+        (c.arm, c.control): worth_of(list(c.saved.values()), prices, cost) for c in comparisons
+    }
+    return {
+        "prices": prices.model_dump(),
+        "pretraining": cost,
+        "worth": [
+            {"arm": arm, "control": control, **asdict(entry)}
+            for (arm, control), entries in worth.items()
+            for entry in entries
+        ],
+        "words": [
+            {"arm": arm, "control": control, "words": break_even(entries, cost, prices)}
+            for (arm, control), entries in worth.items()
         ],
     }
 
