@@ -33,9 +33,7 @@ def test_what_is_shown_is_what_the_encoder_makes_of_the_images(made, digits):
     train, test = (open_store(f"{digits}/{split}-*.tar") for split in ("train", "test"))
     # The head is that of the study: what it mistakes is what its row counts.
     (row,) = (
-        row
-        for row in read_rows(folder / "results.jsonl", Row)
-        if row.key[:3] == ("frozen", 60, 0)
+        row for row in read_rows(folder / "results.jsonl", Row) if row.key[:3] == ("frozen", 60, 0)
     )
     assert gallery.wrong / gallery.tested == pytest.approx(1 - row.accuracy)
     assert len(gallery.mistakes) == 24
