@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from downstream.comparison_page import comparison_drawings, render_comparison
-from downstream.report import FIGURES
 from downstream.study_comparison import StudyComparison
+from downstream.study_folder import FIGURES
 from pages.files import write_file
 
 

@@ -10,6 +10,7 @@ from training.run_directory import DIVERGED
 from training.run_reading import Run, Series, read_run
 
 _MOST_COMPLAINTS = 4
+_HELD_OUT = "held_out/"
 _GAN_HEALTH = "health.json"
 
 
@@ -25,9 +26,7 @@ def pretraining_health(folder: Path, lines: Sequence[Mapping[str, Any]]) -> list
     found = [("Steps", _steps(run))]
     losses = {name: series for name, series in run.series.items() if name.endswith("loss")}
     found += [
-        (f"Held-out {name.removeprefix('held_out/')}", _least(series))
-        if name.startswith("held_out/")
-        else (name.capitalize(), _first_and_last(series))
+        (_in_words(name), _least(series) if name.startswith(_HELD_OUT) else _ends(series))
         for name, series in losses.items()
     ]
     if probe := run.series.get("probe_accuracy"):
@@ -41,6 +40,13 @@ def pretraining_health(folder: Path, lines: Sequence[Mapping[str, Any]]) -> list
     return found
 
 
+def _in_words(name: str) -> str:
+    """A loss as it is logged, such as "held_out/generator/loss", as "Held-out loss, generator"."""
+    kind = "Held-out loss" if name.startswith(_HELD_OUT) else "Loss"
+    whose = name.removeprefix(_HELD_OUT).removesuffix("loss").strip("/_")
+    return f"{kind}, {whose}" if whose else kind
+
+
 def _steps(run: Run) -> str:
     steps = f"{run.steps:,} of {run.total_steps:,}" if run.total_steps else f"{run.steps:,}"
     if run.ending == "diverged":
@@ -49,13 +55,13 @@ def _steps(run: Run) -> str:
     return f"{steps}, {run.ending}"
 
 
-def _first_and_last(series: Series) -> str:
+def _ends(series: Series) -> str:
     return f"{series.values[0]:.4g} at first, {series.values[-1]:.4g} at last"
 
 
 def _least(series: Series) -> str:
     step = series.positions["step"][series.values.argmin()]
-    return f"{_first_and_last(series)}; least {series.values.min():.4g} at step {round(step):,}"
+    return f"{_ends(series)}; least {series.values.min():.4g} at step {round(step):,}"
 
 
 def _signals(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -7,10 +7,8 @@ from downstream.report_figures import report_drawings
 from downstream.report_page import render_page
 from downstream.report_pretraining import read_pretraining
 from downstream.report_study import read_study
+from downstream.study_folder import FIGURES
 from pages.files import write_file
-
-FIGURES = "figures"
-"""Folder, in a study's own, of every figure and picture of its page."""
 
 
 def write_report(run_dir: Path) -> Path:

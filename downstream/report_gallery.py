@@ -96,28 +96,27 @@ def _draw_points(
     stroke: float,
 ) -> None:
     """All points of one embedding; those of a class are one path, which keeps the page small."""
-    middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    reach = 1.03 * float(np.ptp(points, axis=0).max()) / 2 or 1.0
-    axes.set_xlim(middle[0] - reach, middle[0] + reach)
-    axes.set_ylim(middle[1] - reach, middle[1] + reach)
+    low, high = points.min(axis=0), points.max(axis=0)
+    # Each axis by itself: t-SNE gives directions no meaning.
+    margin = 0.03 * (high - low) + 1e-6
+    axes.set_xlim(low[0] - margin[0], high[0] + margin[0])
+    axes.set_ylim(low[1] - margin[1], high[1] + margin[1])
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[["top", "right"]].set_visible(True)
     axes.spines[:].set_color(LIGHT["rule"])
     others = ~np.isin(labels, shown)
     if others.any():
-        axes.add_patch(_points(points[others], LIGHT["muted"], "round", stroke, reach))
+        axes.add_patch(_points(points[others], LIGHT["muted"], "round", stroke))
     for place, label in enumerate(shown):
         color, shape = _look(place)
-        axes.add_patch(_points(points[labels == label], color, shape, stroke, reach))
+        axes.add_patch(_points(points[labels == label], color, shape, stroke))
 
 
-def _points(
-    points: NDArray[np.float64], color: str, cap: Any, stroke: float, reach: float
-) -> PathPatch:
+def _points(points: NDArray[np.float64], color: str, cap: Any, stroke: float) -> PathPatch:
     """Points as strokes of hardly any length: all that is seen is how they end."""
     ends = np.repeat(points, 2, axis=0)
-    ends[1::2, 0] += 1e-4 * reach
+    ends[1::2, 0] += 1e-4 * np.ptp(points[:, 0])
     codes = np.tile([Path.MOVETO, Path.LINETO], len(points))
     path = Path(ends, codes)
     path.should_simplify = False

@@ -64,6 +64,23 @@ _PICTURE_TEXTS = {
         "is zero.",
         "Grid of the encoder’s first-layer filters as small grey or coloured squares.",
     ),
+    "samples": (
+        "Images that the run generates, from random numbers that stay the same.",
+        "Grid of generated images.",
+    ),
+    "interpolations": (
+        "Generated images on the way from one latent code to another, a way in each row.",
+        "Grid of generated images, each row a gradual change from one to another.",
+    ),
+    "neighbours": (
+        "Two rows at a time: generated images, and the training image nearest to each by its "
+        "pixels. Copies would look alike.",
+        "Grid of small images in rows of two kinds: generated, and nearest training images.",
+    ),
+    "real_and_generated": (
+        "Two rows at a time: training images, and generated ones.",
+        "Grid of small images in rows of two kinds: training images, and generated ones.",
+    ),
 }
 
 

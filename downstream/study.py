@@ -8,9 +8,9 @@ from downstream.budgets import resolve_budgets
 from downstream.config import CurveConfig
 from downstream.csv_files import CSV_FILES
 from downstream.gallery import GALLERY
-from downstream.report import FIGURES
 from downstream.results import Row
 from downstream.runner import run_rows
+from downstream.study_folder import FIGURES
 from downstream.workbench import open_workbench
 
 _EXPORTS = (

@@ -17,8 +17,8 @@ Run a label-efficiency study: accuracy against the number of labels, for a pretr
 and for controls that have not seen it.
 
 Rows that are in runs_dir/name/results.jsonl already are kept and the missing ones are computed,
-so the same command goes on with a study that was stopped. The study ends with summary.json,
-curves.csv, the verdict, a table and report.html."""
+so the same command goes on with a study that was stopped. The study ends with summary.json, CSV
+files, the verdict, a table, report.html and its figures as PNG and SVG."""
 
 _EXAMPLES = """\
 examples:

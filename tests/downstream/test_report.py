@@ -418,6 +418,18 @@ def test_curve_is_a_picture_of_its_own(full):
         assert f">{name}<" in svg
 
 
+def test_every_figure_of_the_page_is_a_file(full):
+    folder, page, _, _ = full
+    names = {a["id"].removesuffix("-title") for tag, a in page.elements if tag == "title" and a}
+    drawn = {name.removesuffix("-wide") for name in names if name.endswith("-wide")}
+    assert drawn == {"curve", "saved", "differences", "losses-0"}
+    files = {path.name for path in (folder / "figures").iterdir()}
+    for name in drawn - {"curve"}:
+        assert {f"{name}.png", f"{name}.svg"} <= files
+    # The two pictures of pretraining are files as the run left them.
+    assert files >= {"filters-0.png", "reconstructions-0.png"}
+
+
 def test_hostile_names_stay_text(tmp_path):
     hostile = '</title><script>alert("x")</script><img src=x onerror=alert(1)> $\\frac{1}{0}$'
     folder = make_study(
