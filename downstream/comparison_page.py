@@ -1,15 +1,15 @@
 """Several studies on one page: what its template is filled with, and what a terminal is told."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from downstream.arms import Arm, is_pretrained
 from downstream.markdown_table import markdown_table
-from downstream.report_comparisons import themed_differences
+from downstream.report_comparisons import differences_drawing
 from downstream.report_curve import accuracy_figure, point_tips
-from downstream.report_drawing import count, themed
+from downstream.report_drawing import Drawing, count
 from downstream.report_style import DARK, LIGHT
 from downstream.report_tables import accuracy_lines, difference_lines
 from downstream.statistics import in_percent
@@ -70,27 +70,42 @@ def accuracy_table(found: StudyComparison) -> str:
     return markdown_table(found.budgets, rows)
 
 
-def render_comparison(found: StudyComparison, *, name: str, folder: Path) -> str:
+def comparison_drawings(found: StudyComparison) -> dict[str, Drawing]:
+    """Return the page's figures by name: "curves-ARM" and "differences", as far as there are."""
+    drawings = [_curves(arm, shown) for arm, shown in _shown(found).items()]
+    differences = differences_drawing(
+        found.comparisons(),
+        "One panel for each pair of encoders; the figures are in the table below.",
+    )
+    drawings += [] if differences is None else [differences]
+    return {drawing.name: drawing for drawing in drawings}
+
+
+def render_comparison(
+    found: StudyComparison, drawings: Mapping[str, Drawing], *, name: str, folder: Path
+) -> str:
     """Return the page as HTML.
 
     Args:
+        drawings: as `comparison_drawings` gives them.
         folder: where the page will lie, from which it refers to the reports of the studies.
     """
     templates = Path(__file__).with_name("templates")
-    return render(templates, "comparison.html.j2", _context(found, name, folder))
+    return render(templates, "comparison.html.j2", _context(found, drawings, name, folder))
 
 
-def _context(found: StudyComparison, name: str, folder: Path) -> dict[str, Any]:
+def _shown(found: StudyComparison) -> dict[Arm, list[Series]]:
+    """For each pretrained arm that a study has: that arm of all studies, then the controls."""
     controls = [one for one in found.series if not is_pretrained(one.arm)]
-    figures = []
-    for arm in found.pretrained:
-        shown = [*found.of_arm(arm), *controls]
-        if len(shown) > len(controls):
-            labels = [one.style.label for one in shown]
-            figures.append((arm, _in_words(arm), _figure(arm, shown), labels))
+    return {arm: [*own, *controls] for arm in found.pretrained if (own := found.of_arm(arm))}
+
+
+def _context(
+    found: StudyComparison, drawings: Mapping[str, Drawing], name: str, folder: Path
+) -> dict[str, Any]:
+    figures = {name: drawing.themed() for name, drawing in drawings.items()}
     arms = {one.key: one.curve() for one in found.series}
     first = next(iter(found.studies.values()))
-    compared = found.comparisons()
     headline, *lead = comparison_headlines(found)
     return {
         "light": LIGHT,
@@ -105,7 +120,10 @@ def _context(found: StudyComparison, name: str, folder: Path) -> dict[str, Any]:
             ("Tested on", f"{count(first.environment['data']['test']['images'])} images"),
             ("Draws", count(first.config.draws)),
         ],
-        "figures": figures,
+        "figures": [
+            (arm, _ARM_WORDS[arm], figures[f"curves-{arm}"], [one.style.label for one in shown])
+            for arm, shown in _shown(found).items()
+        ],
         "budget_columns": [f"{count(budget)} labels" for budget in found.budgets],
         "accuracy_lines": accuracy_lines(
             arms,
@@ -113,10 +131,8 @@ def _context(found: StudyComparison, name: str, folder: Path) -> dict[str, Any]:
             {one.key: one.scores for one in found.series},
             found.budgets,
         ),
-        "differences": themed_differences(
-            compared, "One panel for each pair of encoders; the figures are in the table below."
-        ),
-        "difference_lines": difference_lines(compared, found.budgets),
+        "differences": figures.get("differences"),
+        "difference_lines": difference_lines(found.comparisons(), found.budgets),
         "studies": [
             (study, files.summary["verdict"], _report_of(files.folder, folder))
             for study, files in found.studies.items()
@@ -125,9 +141,9 @@ def _context(found: StudyComparison, name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def _figure(arm: Arm, shown: Sequence[Series]) -> Any:
+def _curves(arm: Arm, shown: Sequence[Series]) -> Drawing:
     curves = [one.curve() for one in shown]
-    return themed(
+    return Drawing(
         f"curves-{arm}",
         lambda narrow: accuracy_figure(curves, narrow=narrow),
         f"{_in_words(arm)}: accuracy against number of labels",

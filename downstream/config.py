@@ -21,6 +21,7 @@ from downstream.heads.problems import ChosenInside
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.heads.svm import SvmConfig
 from downstream.modes import Scratch
+from downstream.prices import Prices
 from downstream.recipes import FitConfig, Recipe
 from downstream.rows_config import RowsConfig
 from downstream.train_config import ReuseConfig, TrainConfig
@@ -116,6 +117,11 @@ class StudySettings(RowsConfig):
     )
     targets: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (), description="accuracies to tell the labels for, such as 0.85; they change no row"
+    )
+    prices: Prices | None = Field(
+        None,
+        description="of a label and of an hour of pretraining, to tell when pretraining has paid; "
+        "they change no row",
     )
     features: FeaturesConfig = FeaturesConfig()
     head: StudyHeadConfig = SoftmaxConfig()

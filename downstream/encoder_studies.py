@@ -16,6 +16,7 @@ from downstream.arms import (
     is_pretrained,
 )
 from downstream.config import CurveConfig, StudySettings
+from downstream.gallery_making import make_gallery
 from downstream.results import RESULTS, Row, read_rows
 from downstream.study import run_study
 from downstream.study_config import EncoderSource, PretrainingSource, StudyConfig
@@ -56,6 +57,7 @@ def run_encoder_studies(config: StudyConfig, *, overwrite: bool) -> list[Path] |
         rows = run_study(curve, overwrite=overwrite, known=_shared_rows(header, finished))
         if rows is None:
             return None
+        make_gallery(rows)
         write_summary(rows)
         finished.append((header, rows))
     return [rows for _, rows in finished]

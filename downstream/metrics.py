@@ -1,12 +1,12 @@
 """Scores of class logits against true labels: accuracy, macro F1, likelihood, calibration."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from downstream.confusion import confusion_matrix
+from downstream.confusion import class_scores, confusion_matrix
 from downstream.reliability import calibration_error, reliability
 
 
@@ -59,3 +59,28 @@ def expected_calibration_error(logits: NDArray[np.float32], labels: NDArray[np.i
     probabilities = softmax(logits.astype(np.float64), axis=1)
     right = probabilities.argmax(axis=1) == labels
     return calibration_error(reliability(probabilities.max(axis=1), right))
+
+
+def class_accuracies(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> list[float | None]:
+    """Return the share of each class's images that is right; None for a class without images.
+
+    Args:
+        logits: [N, K], unnormalized log-probabilities.
+        labels: [N], in [0, K).
+    """
+    confusion = confusion_matrix(labels, logits.argmax(axis=1), logits.shape[1])
+    return [scores.recall for scores in class_scores(confusion)]
+
+
+def row_scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """Return every score of a study's row, by its field of `results.Row`.
+
+    Args:
+        logits: [N, K], unnormalized log-probabilities.
+        labels: [N], in [0, K).
+    """
+    return {
+        **classification_scores(logits, labels)._asdict(),
+        "ece": expected_calibration_error(logits, labels),
+        "class_accuracies": class_accuracies(logits, labels),
+    }

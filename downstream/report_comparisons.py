@@ -18,11 +18,10 @@ from downstream.report_drawing import (
     NARROW_FONT,
     WIDE,
     WIDE_FONT,
-    ThemedFigure,
+    Drawing,
     count,
     marker_handle,
     signed,
-    themed,
     whisker,
 )
 from downstream.report_style import LIGHT, ArmStyle
@@ -79,11 +78,11 @@ def differences_figure(comparisons: Sequence[Comparison], *, narrow: bool = Fals
     return figure
 
 
-def themed_differences(comparisons: Sequence[Comparison], description: str) -> ThemedFigure | None:
+def differences_drawing(comparisons: Sequence[Comparison], description: str) -> Drawing | None:
     """Return that figure for a page, announced by `description`; None where nothing is compared."""
     if not comparisons:
         return None
-    return themed(
+    return Drawing(
         "differences",
         lambda narrow: differences_figure(comparisons, narrow=narrow),
         "Paired differences in accuracy",

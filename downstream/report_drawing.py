@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from downstream.report_style import LIGHT, ArmStyle
 from downstream.statistics import Interval
-from pages.figures import figure_settings, inline_svg
+from pages.figures import figure_settings, inline_svg, png, svg_document
 
 WIDE, NARROW = 960.0, 340.0
 WIDE_FONT, NARROW_FONT = 14.0, 12.0
@@ -61,6 +61,28 @@ def themed(
                 )
             )
     return ThemedFigure(*made)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a page that is also a file: as `themed` takes it, before it is drawn."""
+
+    name: str
+    draw: Callable[[bool], Figure]
+    title: str
+    description: str
+    tips: Mapping[str, str] | None = None
+
+    def themed(self) -> ThemedFigure:
+        """Draw it for the page, in both widths."""
+        return themed(self.name, self.draw, self.title, self.description, tips=self.tips)
+
+    def files(self) -> dict[str, bytes]:
+        """Draw it as NAME.png and NAME.svg, wide and in the light colours."""
+        with figure_settings(salt=self.name, font_size=WIDE_FONT, grid="y"):
+            figure = self.draw(False)
+            svg = svg_document(figure)
+            return {f"{self.name}.svg": svg.encode(), f"{self.name}.png": png(figure)}
 
 
 def whisker(

@@ -7,11 +7,17 @@ from typing import Any
 from downstream.report_drawing import count
 from downstream.report_study import StudyFiles, bounds_of
 from downstream.report_style import ArmStyle
-from downstream.report_tables import Cell, Line, Table, interval_in_labels, points
+from downstream.report_tables import (
+    NO_INTERVAL,
+    Cell,
+    Line,
+    Table,
+    interval_in_labels,
+    points,
+)
 from downstream.report_training import training_tables
 
 _MEASURES = ("start", "slope", "asymptote", "area")
-_NO_INTERVAL = "one draw: no interval"
 
 
 def curve_tables(study: StudyFiles) -> list[Table]:
@@ -96,7 +102,7 @@ def _difference(entry: Mapping[str, Any]) -> Cell:
 
 def _cell(entry: Mapping[str, Any], show: Callable[[float], str]) -> Cell:
     if entry["low"] is None:
-        return Cell(show(entry["value"]), _NO_INTERVAL)
+        return Cell(show(entry["value"]), NO_INTERVAL)
     return Cell(show(entry["value"]), f"{show(entry['low'])} to {show(entry['high'])}")
 
 
@@ -124,7 +130,7 @@ def _labels(entry: Mapping[str, Any]) -> Cell:
     interval = bounds_of(entry["interval"])
     return Cell(
         f"{bound}{count(round(entry['labels']))}",
-        _NO_INTERVAL if interval is None else interval_in_labels(interval),
+        NO_INTERVAL if interval is None else interval_in_labels(interval),
     )
 
 

@@ -11,17 +11,15 @@ from typing import Any
 
 from PIL import Image
 
+from downstream.gallery import Gallery, has_pretrained_arm
 from downstream.methods_text import methods
-from downstream.report_comparisons import (
-    Saving,
-    labels_saved_figure,
-    themed_differences,
-)
-from downstream.report_curve import Curve, accuracy_figure, point_tips
-from downstream.report_drawing import ThemedFigure, count, themed
+from downstream.report_classes import class_table
+from downstream.report_drawing import Drawing, ThemedFigure, count
+from downstream.report_gallery import asked_thumbnails, mistake_thumbnails, same_class
 from downstream.report_measures import curve_tables
-from downstream.report_pretraining import Pretraining, loss_figure
+from downstream.report_pretraining import Pretraining
 from downstream.report_provenance import commands, configs, identity, versions
+from downstream.report_scores import score_tables
 from downstream.report_study import StudyFiles, comparisons, curves, savings
 from downstream.report_style import DARK, LIGHT
 from downstream.report_tables import (
@@ -32,6 +30,7 @@ from downstream.report_tables import (
     duration,
     saving_lines,
 )
+from downstream.report_worth import cost_sentence, worth_sentences, worth_table
 from downstream.summary import scores_by_arm
 from pages.html import render
 from pages.pictures import data_uri
@@ -40,10 +39,13 @@ _CONTENTS = (
     ("curve", "Curve"),
     ("labels-saved", "Labels saved"),
     ("accuracy", "Accuracy"),
+    ("classes", "Classes"),
     ("differences", "Differences"),
     ("whole-curves", "Whole curves"),
     ("cost", "Cost"),
+    ("worth", "Worth"),
     ("encoder", "Encoder"),
+    ("images", "Images"),
     ("checks", "Checks and notes"),
     ("methods", "Methods"),
     ("provenance", "What was run"),
@@ -62,6 +64,23 @@ _PICTURE_TEXTS = {
         "is zero.",
         "Grid of the encoder’s first-layer filters as small grey or coloured squares.",
     ),
+    "samples": (
+        "Images that the run generates, from random numbers that stay the same.",
+        "Grid of generated images.",
+    ),
+    "interpolations": (
+        "Generated images on the way from one latent code to another, a way in each row.",
+        "Grid of generated images, each row a gradual change from one to another.",
+    ),
+    "neighbours": (
+        "Two rows at a time: generated images, and the training image nearest to each by its "
+        "pixels. Copies would look alike.",
+        "Grid of small images in rows of two kinds: generated, and nearest training images.",
+    ),
+    "real_and_generated": (
+        "Two rows at a time: training images, and generated ones.",
+        "Grid of small images in rows of two kinds: training images, and generated ones.",
+    ),
 }
 
 
@@ -76,52 +95,77 @@ class Picture:
     alt: str
 
 
-def render_page(study: StudyFiles, encoders: Sequence[Pretraining]) -> str:
-    """The whole page as HTML."""
+def render_page(
+    study: StudyFiles,
+    encoders: Sequence[Pretraining],
+    gallery: Gallery | None,
+    drawings: Mapping[str, Drawing],
+) -> str:
+    """The whole page as HTML.
+
+    Args:
+        drawings: as `report_drawings` gives them.
+    """
+    figures = {name: drawing.themed() for name, drawing in drawings.items()}
     templates = Path(__file__).with_name("templates")
-    return render(templates, "report.html.j2", _context(study, encoders))
+    return render(templates, "report.html.j2", _context(study, encoders, gallery, figures))
 
 
-def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, Any]:
+def _context(
+    study: StudyFiles,
+    encoders: Sequence[Pretraining],
+    gallery: Gallery | None,
+    figures: Mapping[str, ThemedFigure],
+) -> dict[str, Any]:
     summary, budgets = study.summary, study.budgets
     arms, compared, saved = curves(study), comparisons(study), savings(study)
     scores: Mapping[Any, Any] = scores_by_arm(study.rows)
-    tables = curve_tables(study)
+    tables, by_class = curve_tables(study), class_table(study)
+    worth = worth_table(study)
+    there = {
+        "whole-curves": bool(tables),
+        "classes": by_class is not None or "classes" in figures,
+        "worth": worth is not None,
+    }
     headline, *rest = _SENTENCE_END.split(summary["verdict"])
     return {
         "light": LIGHT,
         "dark": DARK,
-        "contents": [entry for entry in _CONTENTS if tables or entry[0] != "whole-curves"],
+        "contents": [entry for entry in _CONTENTS if there.get(entry[0], True)],
         "name": summary["name"],
         "verdict": summary["verdict"],
         "headline": headline,
         "lead": " ".join(rest),
         "facts": _facts(study, encoders),
         "budget_columns": [f"{count(budget)} labels" for budget in budgets],
-        "curve": themed(
-            "curve",
-            lambda narrow: accuracy_figure(list(arms.values()), narrow=narrow),
-            "Accuracy against number of labels",
-            _curve_in_words(list(arms.values())),
-            tips=point_tips(list(arms.values())),
-        ),
+        "curve": figures["curve"],
         "switch_labels": [curve.style.label for curve in arms.values()],
         "arms": [
             (curve.style.label, arm, summary["arm_notes"][arm]) for arm, curve in arms.items()
         ],
         "interval_in_words": _interval_in_words(study),
         "accuracy_lines": accuracy_lines(arms, summary["inference"], scores, budgets),
-        "differences": themed_differences(
-            compared, "One panel for each comparison; the figures are in the table below."
-        ),
+        "score_tables": score_tables(study),
+        "classes_figure": figures.get("classes"),
+        "classes_table": by_class,
+        "differences": figures.get("differences"),
         "difference_lines": difference_lines(compared, budgets),
-        "saved": _saved_figure(saved[0]) if saved else None,
+        "saved": figures.get("saved"),
         "saved_pair": saved[0] if saved else None,
         "saving_lines": saving_lines(saved, budgets),
         "curve_tables": tables,
+        "cost_sentence": cost_sentence(study),
+        "worth_sentences": worth_sentences(study),
+        "worth_table": worth,
         "cost_columns": COST_COLUMNS,
         "cost_lines": cost_lines(summary["costs"], study.styles()),
-        "encoders": [_encoder(number, encoder) for number, encoder in enumerate(encoders)],
+        "encoders": [
+            _encoder(number, encoder, figures.get(f"losses-{number}"))
+            for number, encoder in enumerate(encoders)
+        ],
+        "embedding": figures.get("embedding"),
+        "gallery": gallery and _gallery(gallery, summary["classes"], len(encoders)),
+        "no_gallery": _no_gallery(study),
         "leaks": _leaks(summary["leaks"]),
         "notes": summary["notes"],
         "classes": summary["classes"],
@@ -132,31 +176,6 @@ def _context(study: StudyFiles, encoders: Sequence[Pretraining]) -> dict[str, An
         "configs": configs(study, encoders),
         "version": study.environment["underlayer"],
     }
-
-
-def _saved_figure(saving: Saving) -> ThemedFigure:
-    return themed(
-        "saved",
-        lambda narrow: labels_saved_figure(saving, narrow=narrow),
-        "Labels saved at each budget",
-        "One bar for each budget; the figures are in the table below.",
-    )
-
-
-def _curve_in_words(arms: Sequence[Curve]) -> str:
-    """What a reader who does not see the curve should know at once."""
-    parts = []
-    for curve in arms:
-        first, last = min(curve.intervals), max(curve.intervals)
-        text = f"{curve.style.label}: {_percent(curve, first)} with {count(first)} labels"
-        if last != first:
-            text += f", {_percent(curve, last)} with {count(last)}"
-        parts.append(text)
-    return "; ".join(parts) + ". All figures are in the table of accuracies."
-
-
-def _percent(curve: Curve, budget: int) -> str:
-    return f"{100 * curve.intervals[budget].mean:.1f} %"
 
 
 def _interval_in_words(study: StudyFiles) -> str:
@@ -193,29 +212,43 @@ def _facts(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str
     return facts
 
 
-def _encoder(number: int, encoder: Pretraining) -> dict[str, Any]:
-    losses = encoder.losses
+def _encoder(number: int, encoder: Pretraining, losses: ThemedFigure | None) -> dict[str, Any]:
     return {
         "path": str(encoder.path),
         "problem": encoder.problem,
+        "health": encoder.health,
+        "health_problem": encoder.health_problem,
         "pictures": [_picture(name, path) for name, path in sorted(encoder.pictures.items())][::-1],
-        "losses": losses
-        and themed(
-            f"losses-{number}",
-            lambda narrow: loss_figure(losses, narrow=narrow),
-            "Pretraining loss",
-            "; ".join(
-                f"{name}: {curve.values[0]:.4g} at step {count(curve.steps[0])}, "
-                f"{curve.values[-1]:.4g} at step {count(curve.steps[-1])}"
-                for name, curve in losses.items()
-            )
-            + ".",
-        ),
+        "losses": losses,
         "stages": [
             (stage.name, _TIMES.join(map(str, stage.shape))) for stage in encoder.header.stages
         ]
         if encoder.header
         else [],
+    }
+
+
+def _no_gallery(study: StudyFiles) -> str:
+    if not has_pretrained_arm(study.config):
+        return "There are no images to show: no arm of this study has a pretrained encoder."
+    return (
+        "There are no images to show: this study has no gallery.json. `python -m downstream curve` "
+        "makes it as soon as all rows are there; the same command makes it for an older study."
+    )
+
+
+def _gallery(gallery: Gallery, classes: Sequence[str], encoders: int) -> dict[str, Any]:
+    return {
+        "encoder": f"The encoder is {gallery.encoder}, the first of {encoders}. "
+        if encoders > 1
+        else "",
+        "budget": count(gallery.budget),
+        "tested": count(gallery.tested),
+        "wrong": count(gallery.wrong),
+        "searched": count(gallery.searched),
+        "asked": asked_thumbnails(gallery, classes),
+        "same_class": same_class(gallery),
+        "mistakes": mistake_thumbnails(gallery, classes),
     }
 
 

@@ -14,11 +14,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from downstream.report_drawing import NARROW, WIDE, count
+from downstream.pretraining_health import pretraining_health
+from downstream.report_drawing import NARROW, WIDE, Drawing, count
 from downstream.report_style import LIGHT
 from models.artifact import ArtifactHeader, artifact_hash, read_artifact
 from models.errors import ModelError
 from pages.figures import axes_with_margins, new_figure
+from training.errors import InputError
 
 _PICTURE = re.compile(r"(?P<name>.+)-(?P<step>\d+)\.png")
 _COLORS = [color for role, color in LIGHT.items() if role.startswith("arm-")]
@@ -43,6 +45,8 @@ class Pretraining:
         path: the artifact, as the study's config names it.
         problem: why header, losses and pictures are left out, in a sentence; None: they are not.
         pictures: the last preview of each name.
+        health: how the run went, as pairs of a term and what is said of it; health_problem: why
+            there is nothing, in a sentence.
         seconds: wall-clock time of the run as far as it is logged.
     """
 
@@ -53,6 +57,8 @@ class Pretraining:
     losses: Mapping[str, LossCurve] = field(default_factory=dict)
     seconds: float | None = None
     pictures: Mapping[str, Path] = field(default_factory=dict)
+    health: Sequence[tuple[str, str]] = ()
+    health_problem: str | None = None
 
 
 def read_pretraining(path: Path, *, folder: Path, sha256: str | None) -> Pretraining:
@@ -76,6 +82,7 @@ def read_pretraining(path: Path, *, folder: Path, sha256: str | None) -> Pretrai
         return Pretraining(path, f"{error}.")
     lines = _json_lines(file.with_name("log.jsonl"))
     environment = file.with_name("environment.json")
+    health, health_problem = _health(file.parent, lines)
     return Pretraining(
         path,
         header=header,
@@ -83,7 +90,18 @@ def read_pretraining(path: Path, *, folder: Path, sha256: str | None) -> Pretrai
         losses=_losses(lines),
         seconds=max((line["seconds"] for line in lines if "seconds" in line), default=None),
         pictures=_last_pictures(file.with_name("previews")),
+        health=health,
+        health_problem=health_problem,
     )
+
+
+def _health(
+    folder: Path, lines: Sequence[Mapping[str, Any]]
+) -> tuple[list[tuple[str, str]], str | None]:
+    try:
+        return pretraining_health(folder, lines), None
+    except InputError as error:
+        return [], f"How the run went is not known: {error}."
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
@@ -113,8 +131,26 @@ def _last_pictures(folder: Path) -> dict[str, Path]:
     return {match["name"]: path for match, path in found}
 
 
-def loss_figure(losses: Mapping[str, LossCurve], *, narrow: bool = False) -> Figure:
-    """Pretraining losses against the step; made inside `pages.figures.figure_settings`."""
+def loss_drawing(number: int, encoder: Pretraining) -> Drawing | None:
+    """Losses of one encoder, by its place among those of the study; None where none is logged."""
+    losses = encoder.losses
+    if not losses:
+        return None
+    words = [
+        f"{name}: {curve.values[0]:.4g} at step {count(curve.steps[0])}, "
+        f"{curve.values[-1]:.4g} at step {count(curve.steps[-1])}"
+        for name, curve in losses.items()
+    ]
+    return Drawing(
+        f"losses-{number}",
+        lambda narrow: _loss_figure(losses, narrow=narrow),
+        "Pretraining loss",
+        "; ".join(words) + ".",
+    )
+
+
+def _loss_figure(losses: Mapping[str, LossCurve], *, narrow: bool = False) -> Figure:
+    """Losses against the step; made inside `pages.figures.figure_settings`."""
     figure = new_figure(*((NARROW, 230) if narrow else (WIDE, 300)))
     axes = axes_with_margins(figure, 56 if narrow else 72, 14, 52, 12)
     for position, (name, curve) in enumerate(losses.items()):

@@ -16,6 +16,16 @@ LIGHT = {
     "arm-6": "#8a6000",
     "arm-7": "#b02460",
     "arm-8": "#3b6b1f",
+    "class-1": "#2f6fd0",
+    "class-2": "#d2620a",
+    "class-3": "#2a8f3c",
+    "class-4": "#c8202f",
+    "class-5": "#8a4fc7",
+    "class-6": "#7a4a2b",
+    "class-7": "#cf4a9c",
+    "class-8": "#6b6f76",
+    "class-9": "#868100",
+    "class-10": "#0f8794",
 }
 DARK = {
     **style.DARK,
@@ -27,7 +37,19 @@ DARK = {
     "arm-6": "#e0b24a",
     "arm-7": "#ff8fb8",
     "arm-8": "#a3d17c",
+    "class-1": "#6fa8ff",
+    "class-2": "#ff9a45",
+    "class-3": "#5fd074",
+    "class-4": "#ff6f78",
+    "class-5": "#c19aff",
+    "class-6": "#c8946c",
+    "class-7": "#ff97d4",
+    "class-8": "#b0b6bf",
+    "class-9": "#d6d04c",
+    "class-10": "#49d3e0",
 }
+CLASS_ROLES = tuple(role for role in LIGHT if role.startswith("class-"))
+"""Colours of classes, told apart as points and not as text."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from downstream.resampled_curves import Bounds
 from downstream.statistics import Difference, Interval, Scores, paired_difference
 from training.console import format_seconds
 
-_NO_INTERVAL = "one draw: no interval"
+NO_INTERVAL = "one draw: no interval"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -82,7 +82,7 @@ def _accuracy_cell(interval: Interval | None, *, strong: bool) -> Cell:
     if interval is None:
         return Cell("not run")
     if interval.low is None or interval.high is None:
-        return Cell(f"{100 * interval.mean:.1f}", _NO_INTERVAL, strong)
+        return Cell(f"{100 * interval.mean:.1f}", NO_INTERVAL, strong)
     ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
     return Cell(f"{100 * interval.mean:.1f}", ends, strong)
 
@@ -121,7 +121,7 @@ def _difference_cell(interval: Difference | None) -> Cell:
     if interval is None:
         return Cell("not run")
     if interval.low is None or interval.high is None:
-        return Cell(points(interval.mean), _NO_INTERVAL)
+        return Cell(points(interval.mean), NO_INTERVAL)
     return Cell(
         points(interval.mean),
         f"{points(interval.low)} to {points(interval.high)}{_p_values(interval)}",

@@ -39,6 +39,8 @@ class Row:
         class_counts: how many of the labels are of each class.
         along: of an arm that trains its encoder, as it learnt from all labels: steps taken and
             accuracy on some of the test images.
+        ece: expected calibration error, a fraction in [0, 1].
+        class_accuracies: accuracy on the test images of each class; None: there are none.
     """
 
     arm: Arm
@@ -55,6 +57,8 @@ class Row:
     inference: Inference = "inductive"
     class_counts: list[int] | None = None
     along: list[tuple[int, float]] | None = None
+    ece: float | None = None
+    class_accuracies: list[float | None] | None = None
 
     @property
     def key(self) -> RowKey:

@@ -6,13 +6,18 @@ from pathlib import Path
 
 from downstream.budgets import resolve_budgets
 from downstream.config import CurveConfig
-from downstream.curves_file import CURVES
+from downstream.csv_files import CSV_FILES
 from downstream.depth_arms import expand_depths
+from downstream.gallery import GALLERY
 from downstream.results import Row
 from downstream.runner import run_rows
+from downstream.study_folder import FIGURES
 from downstream.workbench import open_workbench
 
-_EXPORTS = ("summary.json", CURVES, "report.html", "curve.png", "curve.svg")
+_EXPORTS = (
+    *("summary.json", *CSV_FILES, "report.html", "curve.png", "curve.svg"),
+    *(FIGURES, GALLERY),
+)
 
 
 def resolve_study(config: CurveConfig) -> CurveConfig:
@@ -43,5 +48,5 @@ def run_study(config: CurveConfig, *, overwrite: bool, known: Sequence[Row] = ()
         overwrite=overwrite,
         exports=_EXPORTS,
         known=known,
-        free=("targets",),
+        free=("targets", "prices"),
     )

@@ -8,6 +8,9 @@ from training.errors import InputError
 ENCODER_CURVES = "curves"
 """Where a study of several encoders keeps the study of each."""
 
+FIGURES = "figures"
+"""Where every figure and picture of a page is a file of its own."""
+
 
 def check_study_folder(folder: Path, names: Iterable[str]) -> None:
     """Check that a folder holds a study's files of these names.

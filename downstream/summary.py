@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from downstream.arms import Arm
+from downstream.break_even import break_even, pretraining_price, worth_of
 from downstream.code_length import code_lengths
 from downstream.comparing import comparisons_of
 from downstream.config import CurveConfig
 from downstream.costs import arm_costs, pretraining_cost
-from downstream.curves_file import CURVES, curves_csv
+from downstream.csv_files import CSV_FILES
 from downstream.depth_choice import depth_choices
 from downstream.extrapolation import extrapolate
 from downstream.inference import arm_inference, pretraining_saw_test
@@ -20,8 +21,15 @@ from downstream.leaks import Leaks
 from downstream.learning_curve import curve_measures
 from downstream.notes import arm_notes, study_notes, tuning_caveat
 from downstream.plan import arms_in_order, planned_rows
+from downstream.prices import Prices
 from downstream.resampled_curves import MeanCurve, mean_curves
 from downstream.results import Row, read_rows
+from downstream.score_intervals import (
+    MEASURES,
+    class_differences,
+    class_intervals,
+    measure_intervals,
+)
 from downstream.statistics import crossed_table, mean_interval
 from downstream.study_folder import check_study_folder
 from downstream.training_curves import (
@@ -30,7 +38,7 @@ from downstream.training_curves import (
     training_differences,
 )
 from downstream.two_way import variance_components
-from downstream.verdict import verdict
+from downstream.verdict import Comparison, verdict
 from models.artifact import read_artifact
 from pages.files import write_file
 from training.config import load_config
@@ -64,6 +72,7 @@ def _summary(
         for arm in scores
     }
     comparisons = comparisons_of(scores)
+    against_controls = [c for c in comparisons if c.control != "frozen"]
     curves = mean_curves(scores)
     seeds = [encoder["seed"] for encoder in environment["encoders"]]
     planned = len(planned_rows(config, seeds))
@@ -75,6 +84,11 @@ def _summary(
     if len(rows) < planned:
         text = f"Unfinished, {len(rows)} of {planned} rows: {text}"
     leaks = Leaks.model_validate(environment["leaks"])
+    pretraining = [
+        pretraining_cost(Path(path), read_artifact(path))
+        for path in config.encoders()
+        if Path(path).is_file()
+    ]
     return {
         "verdict": text,
         "name": config.name,
@@ -85,6 +99,7 @@ def _summary(
             arm: {str(budget): asdict(found) for budget, found in means[arm].items()}
             for arm in means
         },
+        **_further_scores(rows, list(means), [(c.arm, c.control) for c in against_controls]),
         "inference": inference,
         "differences": [
             {"arm": c.arm, "control": c.control, "budget": budget, **asdict(found)}
@@ -93,8 +108,7 @@ def _summary(
         ],
         "labels_saved": [
             {"arm": c.arm, "control": c.control, **asdict(found), "utility": found.utility}
-            for c in comparisons
-            if c.control != "frozen"
+            for c in against_controls
             for found in c.saved.values()
         ],
         "crossings": [
@@ -126,18 +140,75 @@ def _summary(
             for arm, found in code_lengths(nll, len(environment["classes"])).items()
         },
         "costs": {
-            "pretraining": [
-                pretraining_cost(Path(path), read_artifact(path))
-                for path in config.encoders()
-                if Path(path).is_file()
-            ],
+            "pretraining": pretraining,
             "arms": arm_costs(rows, environment["flops_per_image"]),
             "flops_per_image": environment["flops_per_image"],
         },
+        "break_even": _break_even(against_controls, config.prices, pretraining),
         "leaks": {"exact": leaks.exact, **leaks.model_dump(mode="json")},
         "notes": study_notes(config, environment, leaks),
         "arm_notes": {arm: arm_notes(arm, config, environment) for arm in means},
         "provenance": dict(environment),
+    }
+
+
+def _further_scores(
+    rows: Sequence[Row], arms: Sequence[str], pairs: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """Measures besides accuracy, and the classes, of each arm and of pairs of arm and control."""
+    own = {arm: [row for row in rows if row.arm == arm] for arm in arms}
+    return {
+        "measures": {
+            arm: {
+                measure: {
+                    str(budget): asdict(found)
+                    for budget, found in measure_intervals(own[arm], measure).items()
+                }
+                for measure in MEASURES
+            }
+            for arm in arms
+        },
+        "class_accuracies": {
+            arm: {
+                str(budget): [None if found is None else asdict(found) for found in by_class]
+                for budget, by_class in class_intervals(own[arm]).items()
+            }
+            for arm in arms
+        },
+        "class_differences": [
+            {"arm": arm, "control": control, "budget": budget, "class": place, **asdict(found)}
+            for arm, control in pairs
+            for budget, by_class in class_differences(own[arm], own[control]).items()
+            for place, found in enumerate(by_class)
+            if found is not None
+        ],
+    }
+
+
+def _break_even(
+    comparisons: Sequence[Comparison],
+    prices: Prices | None,
+    pretraining: Sequence[Mapping[str, Any]],
+) -> dict[str, Any] | None:
+    """What labels saved are worth and when pretraining has paid; None without prices."""
+    if prices is None:
+        return None
+    cost = pretraining_price(pretraining, prices)
+    worth = {
+        (c.arm, c.control): worth_of(list(c.saved.values()), prices, cost) for c in comparisons
+    }
+    return {
+        "prices": prices.model_dump(),
+        "pretraining": cost,
+        "worth": [
+            {"arm": arm, "control": control, **asdict(entry)}
+            for (arm, control), entries in worth.items()
+            for entry in entries
+        ],
+        "words": [
+            {"arm": arm, "control": control, "words": break_even(entries, cost, prices)}
+            for (arm, control), entries in worth.items()
+        ],
     }
 
 
@@ -174,7 +245,7 @@ def scores_by_arm(
 
 
 def write_summary(folder: Path) -> dict[str, Any]:
-    """Write summary.json and curves.csv of a study, finished or not, each in one piece.
+    """Write summary.json and the CSV files of a study, finished or not, each in one piece.
 
     Returns:
         What the former holds. Accuracies are fractions.
@@ -184,7 +255,8 @@ def write_summary(folder: Path) -> dict[str, Any]:
     config, rows = read_config_and_rows(folder)
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     summary = _summary(config, environment, rows)
-    write_file(folder / CURVES, curves_csv(summary, rows).encode())
+    for name, table in CSV_FILES.items():
+        write_file(folder / name, table(summary).encode())
     write_file(folder / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 

@@ -19,7 +19,7 @@ from downstream.costs import pretraining_images
 from downstream.finetune import Fit, Scored
 from downstream.inference import row_inference
 from downstream.inputs import LabelledImages, StudyInputs, fresh_encoder
-from downstream.metrics import classification_scores
+from downstream.metrics import row_scores
 from downstream.recipes import FitConfig, Recipe
 from downstream.results import Row, RowKey
 from downstream.trials import held_out_parts, race_trials
@@ -54,11 +54,11 @@ def train_row(
     along = _train(fit, steps, inputs.test, config.scored_along)
     bench.images += (recipe.head_steps + steps) * recipe.batch_size
     logits = fit.predict(inputs.test.images)
-    scores = classification_scores(logits.numpy(), inputs.test.labels.numpy())
+    scores = row_scores(logits.numpy(), inputs.test.labels.numpy())
     return Row(
         **key._asdict(),
         labels_used=len(labelled),
-        **scores._asdict(),
+        **scores,
         seconds=time.perf_counter() - began,
         choices={**choices, "images": bench.images},
         inference=row_inference(key.arm, config, inputs),

@@ -39,9 +39,9 @@ class Workbench:
     def __init__(self, inputs: StudyInputs, config: CurveConfig, accelerator: Accelerator) -> None:
         self.inputs, self.config, self.accelerator = inputs, config, accelerator
         self.draws = draw_rows(inputs, config)
-        self._featured = np.unique(np.concatenate(self.draws))
+        self.featured = np.unique(np.concatenate(self.draws))
         if any(self._on_graph(arm) for arm in config.arm_names):
-            self._featured = np.arange(len(inputs.train))
+            self.featured = np.arange(len(inputs.train))
         self._flops_per_image = forward_flops(inputs.encoders[0].header)
 
     def groups(self) -> Sequence[Group]:
@@ -89,7 +89,7 @@ class Workbench:
             encoded = self.config.fits_head(arm) and arm not in WITHOUT_ENCODER
             if encoded or self._on_graph(arm):
                 features = fixed_features(
-                    arm, seed, self.inputs, self.config, self._featured, device
+                    arm, seed, self.inputs, self.config, self.featured, device
                 )
                 image_graph(arm, features, self.inputs, self.config)
 
@@ -110,7 +110,7 @@ class Workbench:
             ]
         device = self.accelerator.device
         # Mapped anew for each group: a study has more features than may fit in memory.
-        features = fixed_features(arm, seed, self.inputs, self.config, self._featured, device)
+        features = fixed_features(arm, seed, self.inputs, self.config, self.featured, device)
         draws = [self.draws[key.draw][:budget] for key in group]
         return head_rows(arm, budget, seed, draws, features, self.inputs, self.config, device)
 

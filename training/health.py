@@ -155,7 +155,7 @@ class HealthProbe:
                 updates are no surprise where it is small.
         """
         lines = []
-        for key, line in _complaints(values, lr_factor):
+        for key, line in complaints(values, lr_factor):
             if key not in self._said:
                 self._said.add(key)
                 lines.append(line)
@@ -193,10 +193,14 @@ class _Activations:
         self.values += output.numel()
 
 
-def _complaints(
+def complaints(
     values: Mapping[str, float], lr_factor: float
 ) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yield ((signal, stage), line) for each value beyond its threshold."""
+    """Yield ((signal, stage), line) for each value beyond its threshold.
+
+    Args:
+        values, lr_factor: as `HealthProbe.warnings` takes them.
+    """
     gradients = {}
     for name, value in values.items():
         if not name.startswith("health/") or not math.isfinite(value):

@@ -111,7 +111,8 @@ class RunDirectory:
                 cannot be gone on with.
             overwrite: remove the run in the folder first.
             log: where numbers go besides log.jsonl.
-            exports: names of files that the caller writes into the folder: part of the run.
+            exports: names of files and folders that the caller writes into the folder: part of the
+                run.
             free: top-level keys of the config that may change as a run goes on, because nothing
                 that it keeps depends on them; the folder's config then says the new values.
         Raises:
@@ -238,11 +239,11 @@ class RunDirectory:
             if self._free:
                 _write_text(self.path / "config.yaml", dump_config(self._config))
             return
-        for name in _OWN_FOLDERS:
-            if (self.path / name).exists():
+        for name in (*_OWN_FOLDERS, "environment.json", "log.jsonl", *self._exports):
+            if (self.path / name).is_dir():
                 shutil.rmtree(self.path / name)
-        for name in ("environment.json", "log.jsonl", *self._exports):
-            (self.path / name).unlink(missing_ok=True)
+            else:
+                (self.path / name).unlink(missing_ok=True)
         # Last, and never absent: it is what makes the folder a run.
         _write_text(self.path / "config.yaml", dump_config(self._config))
 

@@ -17,8 +17,8 @@ Run a label-efficiency study: accuracy against the number of labels, for a pretr
 and for controls that have not seen it.
 
 Rows that are in runs_dir/name/results.jsonl already are kept and the missing ones are computed,
-so the same command goes on with a study that was stopped. The study ends with summary.json,
-curves.csv, the verdict, a table and report.html."""
+so the same command goes on with a study that was stopped. The study ends with summary.json, CSV
+files, the verdict, a table, report.html and its figures as PNG and SVG."""
 
 _EXAMPLES = """\
 examples:
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Run a study, and write and print what it shows."""
     from downstream.config import CurveConfig
     from downstream.dry_run import plan_study
+    from downstream.gallery_making import make_gallery
     from downstream.report import write_report
     from downstream.study import run_study
     from downstream.summary import summary_table, write_summary
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if folder is None:
         say_how_to_go_on(args)
         return 0
+    make_gallery(folder)
     summary = write_summary(folder)
     report = write_report(folder)
     if leaked := summary["leaks"]["exact"]:

@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 _TEXT = """\
-Write summary.json and report.html of a study from its rows, finished or not. Of several studies on
-the same data and with the same seed, write report.html and comparison.json, which put their arms
-side by side and compare them draw by draw, into a folder of their own."""
+Write summary.json, CSV files, report.html and its figures of a study from its rows, finished or
+not. Of several studies on the same data and with the same seed, write report.html and
+comparison.json, which put their arms side by side and compare them draw by draw, into a folder of
+their own."""
 
 _EXAMPLES = """\
 examples:

@@ -95,6 +95,9 @@ def test_controls_are_computed_once_and_differences_are_paired(several, tmp_path
         assert (entry["low"], entry["high"]) == pytest.approx((wanted.low, wanted.high))
     said = capsys.readouterr().out
     assert "one: " in said and "two, frozen" in said
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        *("curves-frozen.png", "curves-frozen.svg", "differences.png", "differences.svg")
+    }
     page = Page((folder / "report.html").read_text())
     assert not page.all("script") and not page.all("img")
     links = [a["href"] for a in page.all("a") if not a["href"].startswith("#")]
