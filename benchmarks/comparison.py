@@ -51,3 +51,10 @@ def report(comparisons: list[Comparison], unit: str) -> int:
         target = "" if c.target is None else f"{c.target:.2f}"
         print(f"{c.what} | {c.peer:,.0f} | {c.ours:,.0f} | {c.ratio:.2f}{verdict} | {target}")
     return 0 if all(c.met for c in comparisons) else 1
+
+
+def check(what: str, found: float, most: float) -> bool:
+    """Print a figure beside the most that it may be, and return whether it is no more."""
+    met = found <= most
+    print(f"{what}: {found:.4f}, at most {most}{'' if met else ' (missed)'}")
+    return met

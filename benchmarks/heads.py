@@ -34,14 +34,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, parallel_config
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.comparison import Comparison, report
+from benchmarks.comparison import Comparison, check, report
+from benchmarks.jobs import in_jobs
 from data.labels import budget_order
 from data.store import open_store
 from downstream.heads.linear import fit_all, on_principal_axes
@@ -179,11 +178,7 @@ def peer_cell(kind: str, features: NDArray[np.float32], cell: Cell) -> Heads:
 def peer(kind: str, path: Path, cells: Sequence[Cell], jobs: int, threads: int) -> list[Heads]:
     """Fit scikit-learn's heads of all cells in some processes of some threads each."""
     features = np.load(path, mmap_mode="r")  # which processes share by its name
-    with (
-        threadpool_limits(threads),
-        parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads),
-    ):
-        return list(Parallel()(delayed(peer_cell)(kind, features, cell) for cell in cells))
+    return in_jobs([partial(peer_cell, kind, features, cell) for cell in cells], jobs, threads)
 
 
 def stacked(heads: Sequence[tuple[Tensor, Tensor]]) -> Heads:
@@ -241,13 +236,6 @@ def resident(line: str) -> int:
     """Return the bytes of resident memory, now (VmRSS) or at most (VmHWM)."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split(f"{line}:")[1].split()[0]) * 1024
-
-
-def check(what: str, found: float, most: float) -> bool:
-    """Print a figure beside the most that it may be, and return whether it is no more."""
-    met = found <= most
-    print(f"{what}: {found:.4f}, at most {most}{'' if met else ' (missed)'}")
-    return met
 
 
 def compare(kind: str, setup: Setup, rounds: int) -> tuple[Comparison, bool]:

@@ -19,6 +19,7 @@ from downstream.features import FeaturesConfig
 from downstream.heads.build import StudyHeadConfig
 from downstream.heads.problems import Inference
 from downstream.heads.softmax import SoftmaxConfig
+from downstream.ranks import ALONE, Ranks
 from downstream.results import RESULTS, Row, read_rows
 from downstream.rows_config import RowsConfig
 from downstream.statistics import Interval, in_percent, mean_interval
@@ -76,11 +77,13 @@ class Depth:
     inference: Inference
 
 
-def run_depth(config: DepthConfig, *, overwrite: bool) -> list[Depth] | None:
+def run_depth(config: DepthConfig, *, overwrite: bool, ranks: Ranks = ALONE) -> list[Depth] | None:
     """Compute the heads that are missing in runs_dir/name; write depth.json when all are there.
 
     Each depth of each encoder is a study of its own in a folder below.
 
+    Args:
+        ranks: the processes that share the heads of each depth.
     Returns:
         The depths of the encoders in turn, lowest first, or None where a signal ended it.
     Raises:
@@ -106,7 +109,7 @@ def run_depth(config: DepthConfig, *, overwrite: bool) -> list[Depth] | None:
                 head=config.head,
                 workers=config.workers,
             )
-            rows_folder = run_study(study, overwrite=overwrite)
+            rows_folder = run_study(study, overwrite=overwrite, ranks=ranks)
             if rows_folder is None:
                 return None
             rows = read_rows(rows_folder / RESULTS, Row)
@@ -116,8 +119,9 @@ def run_depth(config: DepthConfig, *, overwrite: bool) -> list[Depth] | None:
             )
             (inference,) = {row.inference for row in rows if row.arm == "frozen"}
             depths.append(Depth(label, number, upto, pretrained, random, inference))
-    text = json.dumps([asdict(depth) for depth in depths], indent=2) + "\n"
-    (folder / "depth.json").write_text(text, encoding="utf-8")
+    if ranks.owner:
+        text = json.dumps([asdict(depth) for depth in depths], indent=2) + "\n"
+        (folder / "depth.json").write_text(text, encoding="utf-8")
     return depths
 
 

@@ -17,6 +17,7 @@ from downstream.arms import (
 )
 from downstream.config import CurveConfig, StudySettings
 from downstream.gallery_making import make_gallery
+from downstream.ranks import ALONE, Ranks
 from downstream.results import RESULTS, Row, read_rows
 from downstream.study import run_study
 from downstream.study_config import EncoderSource, PretrainingSource, StudyConfig
@@ -30,11 +31,14 @@ PRETRAINING = "pretraining"
 _ARTIFACT = "encoder.safetensors"
 
 
-def run_encoder_studies(config: StudyConfig, *, overwrite: bool) -> list[Path] | None:
+def run_encoder_studies(
+    config: StudyConfig, *, overwrite: bool, ranks: Ranks = ALONE
+) -> list[Path] | None:
     """Compute what is missing in runs_dir/name: pretraining runs, then the rows of every curve.
 
     Args:
         overwrite: begin the curves anew; pretraining runs that are there are kept.
+        ranks: the processes that share the rows of each curve; the first one alone pretrains.
     Returns:
         The folder of each encoder's curve, with its summary.json, in the config's order; None
         where a signal ended it.
@@ -44,21 +48,30 @@ def run_encoder_studies(config: StudyConfig, *, overwrite: bool) -> list[Path] |
     """
     _check_sources(config)
     folder = Path(config.runs_dir, config.name)
-    artifacts: dict[str, tuple[str, ...]] = {}
-    for label, source in config.encoders.items():
-        paths = _artifacts(label, source, folder / PRETRAINING)
-        if paths is None:
-            return None
-        artifacts[label] = paths
+    races = {
+        label: _race(label, source, folder / PRETRAINING)
+        for label, source in config.encoders.items()
+        if isinstance(source, PretrainingSource)
+    }
+    if ranks.owner:
+        pretrained = all(_pretrain(label, race) for label, race in races.items())
+        ranks.tell(pretrained)
+    else:
+        pretrained = ranks.hear()
+    if not pretrained:
+        return None
     finished: list[tuple[ArtifactHeader, Path]] = []
-    for label, paths in artifacts.items():
+    for label, source in config.encoders.items():
+        paths = _artifacts(source, races.get(label))
         header = read_artifact(Path(paths[0]))
         curve = _curve(config, label, paths, folder / ENCODER_CURVES)
-        rows = run_study(curve, overwrite=overwrite, known=_shared_rows(header, finished))
+        known = _shared_rows(header, finished)
+        rows = run_study(curve, overwrite=overwrite, known=known, ranks=ranks)
         if rows is None:
             return None
-        make_gallery(rows)
-        write_summary(rows)
+        if ranks.owner:
+            make_gallery(rows)
+            write_summary(rows)
         finished.append((header, rows))
     return [rows for _, rows in finished]
 
@@ -76,31 +89,37 @@ def _check_sources(config: StudyConfig) -> None:
             )
 
 
-def _artifacts(label: str, source: EncoderSource, runs: Path) -> tuple[str, ...] | None:
-    """Return the paths of an encoder's artifacts, pretrained first where that is asked for."""
-    if isinstance(source, str):
-        return (source,)
-    if not isinstance(source, PretrainingSource):
-        return source
-    race = RaceConfig(
+def _race(label: str, source: PretrainingSource, runs: Path) -> RaceConfig:
+    """Return the pretraining runs of an encoder, one for each seed."""
+    return RaceConfig(
         base=source.pretrain,
         runs_dir=str(runs),
         overrides=source.overrides,
         variants={label: ()},
         seeds=source.seeds,
     )
+
+
+def _pretrain(label: str, race: RaceConfig) -> bool:
+    """Run what is not finished of an encoder's pretraining; return False where it was stopped."""
     result = run_race(race, jobs=1)
-    if result.stopped:
-        return None
-    if result.failed:
+    if result.failed and not result.stopped:
         run = result.failed[0]
         said = output_of(race, run)
         last = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise InputError(
             f"encoders.{label}: pretraining {run} failed: {''.join(last).removeprefix('error: ')} "
-            f"(all it said is in {said}; to replace a run delete {Path(runs, run)})"
+            f"(all it said is in {said}; to replace a run delete {Path(race.runs_dir, run)})"
         )
-    return tuple(str(Path(runs, name, _ARTIFACT)) for name in race.runs())
+    return not result.stopped
+
+
+def _artifacts(source: EncoderSource, race: RaceConfig | None) -> tuple[str, ...]:
+    """Return the paths of an encoder's artifacts, given or pretrained."""
+    if race is not None:
+        return tuple(str(Path(race.runs_dir, name, _ARTIFACT)) for name in race.runs())
+    assert not isinstance(source, PretrainingSource)
+    return (source,) if isinstance(source, str) else source
 
 
 def _curve(config: StudyConfig, label: str, paths: tuple[str, ...], folder: Path) -> CurveConfig:

@@ -16,6 +16,7 @@ from downstream.metrics import classification_scores
 from downstream.mode_fit import fit_mode, mode_flops
 from downstream.mode_rows import ModeKey, ModeRow, planned_keys
 from downstream.modes_config import ModesConfig
+from downstream.ranks import ALONE, Ranks
 from downstream.reuse_check import check_reuse
 from downstream.runner import run_rows
 from downstream.tasks import chosen_rows
@@ -30,18 +31,21 @@ PICTURE = "modes.svg"
 ModeGroup = tuple[ModeKey, ...]
 
 
-def run_modes(config: ModesConfig, *, overwrite: bool) -> Path | None:
+def run_modes(config: ModesConfig, *, overwrite: bool, ranks: Ranks = ALONE) -> Path | None:
     """Compute the rows that are missing in runs_dir/name/results.jsonl.
 
     Args:
         config: resolved.
+        ranks: the processes that share the rows.
     Returns:
-        The study's folder, or None where a signal ended it before the last row.
+        The study's folder, or None as `run_rows`.
     Raises:
         InputError, DataError, ModelError: one line; the folder then is as it was.
     """
     make = partial(ModeBench, config)
-    return run_rows(config, make, ModeRow, overwrite=overwrite, exports=(SUMMARY, PICTURE))
+    return run_rows(
+        config, make, ModeRow, overwrite=overwrite, exports=(SUMMARY, PICTURE), ranks=ranks
+    )
 
 
 class ModeBench:

@@ -1,8 +1,14 @@
-"""Rows of a study and the file that holds them, `results.jsonl`: one JSON object on a line."""
+"""Rows of a study and the files that hold them: one JSON object on a line.
+
+They lie in `results.jsonl`. Where several processes share a study, each appends to a part of its
+own beside it, which no other process ever writes, so that nothing depends on locks; parts are
+merged into `results.jsonl` afterwards.
+"""
 
 import dataclasses
 import json
 import os
+import secrets
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +18,8 @@ from downstream.arms import Arm
 from downstream.heads.problems import Inference
 
 RESULTS = "results.jsonl"
+PARTS = "results.part-*.jsonl"
+"""Which files beside it are parts."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -78,11 +86,60 @@ KeyedRow = TypeVar("KeyedRow", bound=AnyRow)
 
 
 def read_rows(path: Path, row: type[KeyedRow]) -> list[KeyedRow]:
-    """Read all rows; none where there is no file. A last line that a kill cut off is left out."""
+    """Read all rows, each once, those in parts beside the file too; none where there is no file.
+
+    A last line that a kill cut off is left out.
+    """
+    found: dict[Any, KeyedRow] = {}
+    for file in (path, *sorted(path.parent.glob(PARTS))):
+        for one in read_file(file, row):
+            found.setdefault(one.key, one)
+    return list(found.values())
+
+
+def read_file(path: Path, row: type[KeyedRow]) -> list[KeyedRow]:
+    """Read the rows of one file, as `read_rows` does."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [row(**json.loads(line)) for line in lines if line.endswith("\n")]
+
+
+def new_part(folder: Path) -> Path:
+    """Return where a process may keep its rows: a file that is not there yet."""
+    # Not by rank or process number: another attempt, or another machine, may have the same.
+    return folder / PARTS.replace("*", secrets.token_hex(8))
+
+
+def merge_parts(folder: Path, row: type[KeyedRow], order: Sequence[Hashable]) -> set[Any]:
+    """Bring the rows of all parts into results.jsonl, in the order of their keys.
+
+    Parts are removed once every row of `order` is there, and not before: a process that is not
+    known of here may still be writing one. Without parts nothing is changed.
+
+    Returns:
+        The keys of all rows.
+    """
+    results, parts = folder / RESULTS, sorted(folder.glob(PARTS))
+    rows = {found.key: found for found in read_rows(results, row)}
+    if parts:
+        places = {key: place for place, key in enumerate(order)}
+        ordered = sorted(rows.values(), key=lambda one: places.get(one.key, len(places)))
+        temporary = folder / f".{RESULTS}.{secrets.token_hex(8)}"
+        with temporary.open("wb") as file:
+            file.write(as_lines(ordered))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(results)
+        if places.keys() <= rows.keys():
+            for part in parts:
+                part.unlink(missing_ok=True)
+    return set(rows)
+
+
+def as_lines(rows: Sequence[AnyRow]) -> bytes:
+    """Return rows as they are written."""
+    return "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows).encode()
 
 
 class ResultsFile:
@@ -97,8 +154,7 @@ class ResultsFile:
 
     def append(self, rows: Sequence[AnyRow]) -> None:
         """Write rows in one piece."""
-        text = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
-        self._file.write(text.encode())
+        self._file.write(as_lines(rows))
         self._file.flush()
         os.fsync(self._file.fileno())
 

@@ -9,6 +9,7 @@ from downstream.config import CurveConfig
 from downstream.csv_files import CSV_FILES
 from downstream.depth_arms import expand_depths
 from downstream.gallery import GALLERY
+from downstream.ranks import ALONE, Ranks
 from downstream.results import Row
 from downstream.runner import run_rows
 from downstream.study_folder import FIGURES
@@ -29,13 +30,20 @@ def resolve_study(config: CurveConfig) -> CurveConfig:
     return expand_depths(resolve_budgets(config))
 
 
-def run_study(config: CurveConfig, *, overwrite: bool, known: Sequence[Row] = ()) -> Path | None:
+def run_study(
+    config: CurveConfig,
+    *,
+    overwrite: bool,
+    known: Sequence[Row] = (),
+    ranks: Ranks = ALONE,
+) -> Path | None:
     """Compute the rows that are missing in runs_dir/name/results.jsonl.
 
     Args:
         known: rows of a study on the same data and settings, taken where they are missing.
+        ranks: the processes that share the rows.
     Returns:
-        The study's folder, or None where a signal ended it before the last row.
+        The study's folder, or None as `run_rows`.
     Raises:
         InputError, DataError, ModelError: one line; the folder then is as it was.
     """
@@ -49,4 +57,5 @@ def run_study(config: CurveConfig, *, overwrite: bool, known: Sequence[Row] = ()
         exports=_EXPORTS,
         known=known,
         free=("targets", "prices"),
+        ranks=ranks,
     )

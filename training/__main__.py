@@ -283,20 +283,12 @@ def submit(args: argparse.Namespace) -> None:
     """Put a pretraining run into Slurm's queue, and say how to follow and cancel it."""
     from pretrain.config import PretrainConfig
     from training.config import load_config
-    from training.errors import InputError
     from training.refusals import refuse_contradictions
-    from training.submission import job_shape, read_options
+    from training.submission import given_options, job_shape, read_options
     from training.submission import submit as submit_script
 
     config = load_config(PretrainConfig, args.config, args.overrides)
-    options: dict[str, str | int] = {}
-    for option in args.sbatch:
-        key, equals, value = option.partition("=")
-        if not (key and equals):
-            raise InputError(
-                f"--sbatch: found {option!r}; use KEY=VALUE, as --sbatch account=vision"
-            )
-        options[key] = value
+    options: dict[str, str | int] = {**given_options(args.sbatch)}
     ranks = args.ranks_per_node
     if ranks is None and args.gpus_per_node is not None:
         ranks = max(1, args.gpus_per_node)

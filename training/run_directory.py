@@ -111,8 +111,8 @@ class RunDirectory:
                 cannot be gone on with.
             overwrite: remove the run in the folder first.
             log: where numbers go besides log.jsonl.
-            exports: names of files and folders that the caller writes into the folder: part of the
-                run.
+            exports: names of files and folders that the caller writes into the folder, or patterns
+                of names: part of the run.
             free: top-level keys of the config that may change as a run goes on, because nothing
                 that it keeps depends on them; the folder's config then says the new values.
         Raises:
@@ -235,19 +235,22 @@ class RunDirectory:
                 f"{self.path}: another process is training here; wait for it or choose another name"
             ) from None
         if self.resumed:
-            self._check_provenance(provenance)
+            self.check_provenance(provenance)
             if self._free:
                 _write_text(self.path / "config.yaml", dump_config(self._config))
             return
         for name in (*_OWN_FOLDERS, "environment.json", "log.jsonl", *self._exports):
-            if (self.path / name).is_dir():
-                shutil.rmtree(self.path / name)
-            else:
-                (self.path / name).unlink(missing_ok=True)
+            for found in self.path.glob(name):
+                shutil.rmtree(found) if found.is_dir() else found.unlink()
         # Last, and never absent: it is what makes the folder a run.
         _write_text(self.path / "config.yaml", dump_config(self._config))
 
-    def _check_provenance(self, provenance: Mapping[str, Any]) -> None:
+    def check_provenance(self, provenance: Mapping[str, Any]) -> None:
+        """Check that what a run rests on is what it began with.
+
+        Raises:
+            InputError: naming the first key that differs.
+        """
         file = self.path / "environment.json"
         if not file.exists():  # it died before it began
             return

@@ -1,4 +1,4 @@
-"""Hands a run's batch script to Slurm through submitit."""
+"""Hands batch scripts to Slurm through submitit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Submission:
     """A job that waits in the queue.
 
     Attributes:
-        log: the file to which all of its ranks write, once it runs.
+        log: the file to which all of its ranks write, once it runs; of an array, that of each task
+            with * for its number.
     """
 
     job_id: str
@@ -49,6 +50,21 @@ def read_options(script: Path) -> dict[str, str | bool]:
     return {key: value or True for key, value in found}
 
 
+def given_options(texts: Sequence[str]) -> dict[str, str]:
+    """Return options of sbatch that were given as KEY=VALUE.
+
+    Raises:
+        InputError: one is not of that form.
+    """
+    options = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise InputError(f"--sbatch: found {text!r}; use KEY=VALUE, as --sbatch account=vision")
+        options[key] = value
+    return options
+
+
 def job_shape(options: Options) -> tuple[int, int]:
     """Return the number of nodes and of ranks on each that sbatch's options ask for.
 
@@ -65,7 +81,14 @@ def job_shape(options: Options) -> tuple[int, int]:
     return nodes, ranks
 
 
-def submit(script: Path, arguments: Sequence[str], options: Options, *, folder: Path) -> Submission:
+def submit(
+    script: Path,
+    arguments: Sequence[str],
+    options: Options,
+    *,
+    folder: Path,
+    tasks: int | None = None,
+) -> Submission:
     """Put a batch script into Slurm's queue.
 
     submitit writes the file that is submitted and the job's log into `folder`; the job runs the
@@ -77,6 +100,7 @@ def submit(script: Path, arguments: Sequence[str], options: Options, *, folder: 
         options: of sbatch, without leading dashes; they replace those on the #SBATCH lines, of
             which those for the log count for nothing.
         folder: must be visible on the nodes.
+        tasks: of an array, numbered from 0; None: a job of its own.
     Raises:
         InputError: submitit or Slurm is not installed here, or Slurm refuses; one line.
     """
@@ -111,6 +135,9 @@ def submit(script: Path, arguments: Sequence[str], options: Options, *, folder: 
         stderr_to_stdout=True,
         use_srun=False,
     )
+    if tasks is not None:  # as submitit itself makes an array, which update_parameters refuses
+        executor.parameters["map_count"] = tasks
+        executor.parameters["array_parallelism"] = tasks
     # Not executor.submit, which pickles a function and would take the signals for itself. exec:
     # the script gets the signals that Slurm sends to the batch shell.
     command = shlex.join(["exec", "bash", str(script.resolve()), *arguments])
@@ -119,7 +146,10 @@ def submit(script: Path, arguments: Sequence[str], options: Options, *, folder: 
             job = executor._submit_command(command)
     except FailedJobError as error:
         raise InputError(f"submit: Slurm refuses: {_reason(error)}") from None
-    return Submission(job.job_id, job.paths.stdout)
+    log = job.paths.stdout
+    if tasks is not None:
+        log = log.with_name(log.name.replace(job.job_id, f"{job.job_id}_*", 1))
+    return Submission(job.job_id, log)
 
 
 def _reason(error: Exception) -> str:

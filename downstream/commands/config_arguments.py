@@ -68,7 +68,11 @@ def print_instead(args: argparse.Namespace, model: type[BaseModel]) -> bool:
     return True
 
 
+def same_command(args: argparse.Namespace) -> str:
+    """Return the command line that goes on with what was begun."""
+    return shlex.join(["python", "-m", "downstream", args.command, args.config, *args.overrides])
+
+
 def say_how_to_go_on(args: argparse.Namespace) -> None:
     """Print the command that goes on with what was stopped."""
-    again = ["python", "-m", "downstream", args.command, args.config, *args.overrides]
-    print(f"stopped; to go on: {shlex.join(again)}")
+    print(f"stopped; to go on: {same_command(args)}")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from downstream.commands.config_arguments import (
-    add_config_command,
-    print_instead,
-    say_how_to_go_on,
-)
+from downstream.commands.config_arguments import add_config_command, print_instead
 from downstream.commands.say_cache import say_cache_size
+from downstream.commands.sharing import add_sharing, end_without_report, ranks_of
 
 _TEXT = """\
 Run a label-efficiency study: accuracy against the number of labels, for a pretrained encoder
@@ -47,6 +44,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="say which rows are missing and about how long they take, and stop",
     )
+    add_sharing(command)
     command.set_defaults(run=run)
 
 
@@ -66,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(plan_study(config))
         return 0
-    folder = run_study(config, overwrite=args.overwrite)
-    if folder is None:
-        say_how_to_go_on(args)
-        return 0
+    ranks = ranks_of(args)
+    folder = run_study(config, overwrite=args.overwrite, ranks=ranks)
+    if folder is None or not ranks.owner:
+        return end_without_report(args, ranks, config, folder)
     make_gallery(folder)
     summary = write_summary(folder)
     report = write_report(folder)

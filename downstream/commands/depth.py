@@ -37,12 +37,16 @@ def run(args: argparse.Namespace) -> int:
     """Measure each depth, and write and print what that shows."""
     from downstream.depth import DepthConfig, depth_table, run_depth
     from downstream.depth_figure import depth_svg
+    from downstream.ranks import join_ranks
     from training.config import load_config
 
     if print_instead(args, DepthConfig):
         return 0
     config = load_config(DepthConfig, args.config, args.overrides)
-    depths = run_depth(config, overwrite=args.overwrite)
+    ranks = join_ranks()
+    depths = run_depth(config, overwrite=args.overwrite, ranks=ranks)
+    if not ranks.owner:
+        return 0
     if depths is None:
         say_how_to_go_on(args)
         return 0

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from downstream.commands.config_arguments import (
-    add_config_command,
-    print_instead,
-    say_how_to_go_on,
-)
+from downstream.commands.config_arguments import add_config_command, print_instead
 from downstream.commands.say_cache import say_cache_size
+from downstream.commands.sharing import add_sharing, end_without_report, ranks_of
 
 _TEXT = """\
 Compare ensembles with their members: several seeds, the top configurations, snapshots of one run,
@@ -39,6 +36,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         text=_TEXT,
         examples=_EXAMPLES,
     )
+    add_sharing(command)
     command.set_defaults(run=run)
 
 
@@ -52,10 +50,10 @@ def run(args: argparse.Namespace) -> int:
     if print_instead(args, EnsembleConfig):
         return 0
     config = load_config(EnsembleConfig, args.config, args.overrides)
-    folder = run_ensembles(config, overwrite=args.overwrite)
-    if folder is None:
-        say_how_to_go_on(args)
-        return 0
+    ranks = ranks_of(args)
+    folder = run_ensembles(config, overwrite=args.overwrite, ranks=ranks)
+    if folder is None or not ranks.owner:
+        return end_without_report(args, ranks, config, folder)
     print(f"\n{write_ensembles(folder)}\nwrote {folder / TABLES}")
     say_cache_size(config.runs_dir)
     return 0

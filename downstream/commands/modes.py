@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from downstream.commands.config_arguments import (
-    add_config_command,
-    print_instead,
-    say_how_to_go_on,
-)
+from downstream.commands.config_arguments import add_config_command, print_instead
+from downstream.commands.sharing import add_sharing, end_without_report, ranks_of
 
 _TEXT = """\
 Compare ways to reuse an encoder: test accuracy of each mode of `train`, automatic and single, at
@@ -33,6 +30,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command = add_config_command(
         commands, "modes", short="compare ways to reuse an encoder", text=_TEXT, examples=_EXAMPLES
     )
+    add_sharing(command)
     command.set_defaults(run=run)
 
 
@@ -49,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
     if print_instead(args, ModesConfig):
         return 0
     config = load_config(ModesConfig, args.config, args.overrides).resolved()
-    folder = run_modes(config, overwrite=args.overwrite)
-    if folder is None:
-        say_how_to_go_on(args)
-        return 0
+    ranks = ranks_of(args)
+    folder = run_modes(config, overwrite=args.overwrite, ranks=ranks)
+    if folder is None or not ranks.owner:
+        return end_without_report(args, ranks, config, folder)
     summary = summarize_modes(config, read_rows(folder / RESULTS, ModeRow))
     text = json.dumps(summary.as_json(), indent=2) + "\n"
     (folder / SUMMARY).write_text(text, encoding="utf-8")

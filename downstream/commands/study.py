@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from downstream.comparison_page import accuracy_table, comparison_headlines
     from downstream.comparison_report import write_comparison
     from downstream.encoder_studies import run_encoder_studies
+    from downstream.ranks import join_ranks
     from downstream.report import write_report
     from downstream.study_comparison import compare_studies
     from downstream.study_config import StudyConfig
@@ -59,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
     if print_instead(args, StudyConfig):
         return 0
     config = load_config(StudyConfig, args.config, args.overrides)
-    studies = run_encoder_studies(config, overwrite=args.overwrite)
+    ranks = join_ranks()
+    studies = run_encoder_studies(config, overwrite=args.overwrite, ranks=ranks)
+    if not ranks.owner:
+        return 0
     if studies is None:
         say_how_to_go_on(args)
         return 0

@@ -27,6 +27,9 @@ _TYPICAL_STEPS = 40
 # With fewer heads a matrix product waits for its rows.
 _HEADS_AT_ONCE = 6
 _SMALLEST_CURVATURE = 1e-4
+# How many principal axes of many features are found, and by how many iterations.
+_AXES = 128
+_ITERATIONS = 2
 
 
 Strengths = Annotated[
@@ -167,19 +170,45 @@ def linear_flops(config: SolvedConfig, labels: int, features: int, classes: int)
     steps = 4 * _TYPICAL_STEPS * heads * classes * labels
     if 2 * labels <= features:
         return steps * labels
-    return steps * features + 4 * labels * features**2 + 9 * features**3
+    if features <= 4 * _AXES:
+        return steps * features + 4 * labels * features**2 + 9 * features**3
+    passes = 2 * (_ITERATIONS + 1) + 3
+    return steps * features + 2 * passes * labels * features * _AXES + 4 * features**2 * _AXES
 
 
 def on_principal_axes(rows: Tensor, standardizer: Standardizer) -> tuple[Tensor, Standardizer]:
-    """Rotate standardized rows [N, P] so that no two features are correlated.
+    """Rotate standardized rows [N, P] so that the features of most variance are uncorrelated.
 
     Rows that `standardize` has rotated are so already.
     """
     if standardizer.rotation is not None:
         return rows, standardizer
-    _, axes = torch.linalg.eigh((rows.T @ rows).double())
-    rotation = axes.to(rows.dtype)
-    return rows @ rotation, replace(standardizer, rotation=rotation)
+    P = rows.shape[1]
+    if P <= 4 * _AXES:
+        _, axes = torch.linalg.eigh((rows.T @ rows).double())
+        rotation = axes.to(rows.dtype)
+        return rows @ rotation, replace(standardizer, rotation=rotation)
+    # Along the other axes variances are small and much alike: knowing them too saves few steps,
+    # and decomposing all of them would take longer than solving the heads.
+    reflections = torch.geqrf(_largest_axes(rows))
+    rotation = torch.ormqr(*reflections, torch.eye(P, dtype=rows.dtype, device=rows.device))
+    rotated = torch.ormqr(*reflections, rows, left=False)
+    return rotated, replace(standardizer, rotation=rotation)
+
+
+def _largest_axes(rows: Tensor) -> Tensor:
+    """Return about the first principal axes of rows [N, P] as columns [P, _AXES].
+
+    By the randomized subspace iteration of Halko, Martinsson & Tropp (2011).
+    """
+    drawn = torch.randn(rows.shape[1], _AXES, generator=torch.Generator().manual_seed(0))
+    axes = rows.T @ (rows @ drawn.to(rows))
+    for _ in range(_ITERATIONS):
+        axes = rows.T @ (rows @ torch.linalg.qr(axes).Q)
+    basis = torch.linalg.qr(axes).Q
+    within = rows @ basis
+    _, turn = torch.linalg.eigh((within.T @ within).double())
+    return basis @ turn.to(rows.dtype)
 
 
 @torch.no_grad()

@@ -20,7 +20,9 @@ KINDS = pytest.mark.parametrize(
     ids=["logistic", "svm"],
 )
 BASES = pytest.mark.parametrize(
-    ("num_rows", "repeats"), [(300, 1), (100, 8)], ids=["own basis", "rotated to the row space"]
+    ("num_rows", "repeats"),
+    [(300, 1), (100, 8), (400, 10)],
+    ids=["all principal axes", "rotated to the row space", "the largest principal axes"],
 )
 
 
