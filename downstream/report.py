@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from downstream.gallery import read_gallery
+from downstream.gallery_pictures import gallery_drawings
 from downstream.report_figures import report_drawings
 from downstream.report_page import render_page
 from downstream.report_pretraining import read_pretraining
@@ -30,7 +31,7 @@ def write_report(run_dir: Path) -> Path:
     ]
     gallery = read_gallery(run_dir)
     drawings = report_drawings(study, encoders, gallery)
-    for drawing in drawings.values():
+    for drawing in (*drawings.values(), *gallery_drawings(gallery, study.summary["classes"])):
         for name, content in drawing.files().items():
             # The curve is looked for beside the page.
             folder = run_dir if drawing.name == "curve" else run_dir / FIGURES

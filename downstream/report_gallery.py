@@ -145,12 +145,13 @@ def _short(name: str) -> str:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture with the words that belong to it: what it is, and what is said of it."""
+    """A picture, what is said of it, in bold first, and what more below."""
 
     picture: str
     alt: str
     strong: str
     words: str
+    more: str
 
 
 def asked_thumbnails(
@@ -159,7 +160,7 @@ def asked_thumbnails(
     """Each test image that was asked about, with the training images nearest to it."""
     return [
         (
-            Thumbnail(asked.picture, f"Test image: {name}", name, "test image"),
+            Thumbnail(asked.picture, f"Test image: {name}", name, "", "test image"),
             _neighbours(asked, classes),
         )
         for asked in gallery.asked
@@ -172,8 +173,9 @@ def _neighbours(asked: Asked, classes: Sequence[str]) -> list[Thumbnail]:
         Thumbnail(
             one.picture,
             f"Training image: {classes[one.label]}",
-            classes[one.label] if one.label != asked.label else "",
-            f"{'same' if one.label == asked.label else 'another'} class, {one.cosine:.2f}",
+            "" if one.label == asked.label else classes[one.label],
+            "same class" if one.label == asked.label else "",
+            f"{'' if one.label == asked.label else 'another class, '}{one.cosine:.2f}",
         )
         for one in asked.nearest
     ]
@@ -196,6 +198,7 @@ def _mistake(one: Mistake, classes: Sequence[str]) -> Thumbnail:
     return Thumbnail(
         one.picture,
         f"{truth}, taken for {predicted}",
-        f"{predicted}, {100 * one.confidence:.1f} %",
+        predicted,
+        f", {100 * one.confidence:.1f} %",
         f"is {truth}",
     )

@@ -98,10 +98,12 @@ def read_pretraining(path: Path, *, folder: Path, sha256: str | None) -> Pretrai
 def _health(
     folder: Path, lines: Sequence[Mapping[str, Any]]
 ) -> tuple[list[tuple[str, str]], str | None]:
+    if not (folder / "config.yaml").is_file():
+        return [], f"How pretraining went is not known: there is no run of it in {folder}."
     try:
         return pretraining_health(folder, lines), None
     except InputError as error:
-        return [], f"How the run went is not known: {error}."
+        return [], f"How pretraining went is not known: {error}."
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:

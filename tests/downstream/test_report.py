@@ -545,7 +545,10 @@ def test_how_pretraining_went_is_told(tmp_path):
     assert told["Steps"] == "300 of 4,000; diverged: the loss is nan at step 301"
     encoder.with_name("config.yaml").unlink()
     page, _ = report(study)
-    assert "How the run went is not known: " in page.texts["html"][0]
+    assert (
+        f"How pretraining went is not known: there is no run of it in {encoder.parent}."
+        in page.texts["html"][0]
+    )
 
 
 def pairs_of(study: Path, heading: str) -> list[tuple[str, str]]:
