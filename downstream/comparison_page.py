@@ -121,7 +121,7 @@ def _context(
             ("Draws", count(first.config.draws)),
         ],
         "figures": [
-            (arm, _ARM_WORDS[arm], figures[f"curves-{arm}"], [one.style.label for one in shown])
+            (arm, _in_words(arm), figures[f"curves-{arm}"], [one.style.label for one in shown])
             for arm, shown in _shown(found).items()
         ],
         "budget_columns": [f"{count(budget)} labels" for budget in found.budgets],
