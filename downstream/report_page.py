@@ -14,6 +14,7 @@ from PIL import Image
 from downstream.gallery import Gallery, has_pretrained_arm
 from downstream.methods_text import methods
 from downstream.report_classes import class_table
+from downstream.report_depth import depth_table
 from downstream.report_drawing import Drawing, ThemedFigure, count
 from downstream.report_gallery import asked_thumbnails, mistake_thumbnails, same_class
 from downstream.report_measures import curve_tables
@@ -41,6 +42,7 @@ _CONTENTS = (
     ("accuracy", "Accuracy"),
     ("classes", "Classes"),
     ("differences", "Differences"),
+    ("depth", "Depth"),
     ("whole-curves", "Whole curves"),
     ("cost", "Cost"),
     ("worth", "Worth"),
@@ -124,6 +126,7 @@ def _context(
     worth = worth_table(study)
     there = {
         "whole-curves": bool(tables),
+        "depth": "depth" in figures,
         "classes": by_class is not None or "classes" in figures,
         "worth": worth is not None,
     }
@@ -139,7 +142,7 @@ def _context(
         "facts": _facts(study, encoders),
         "budget_columns": [f"{count(budget)} labels" for budget in budgets],
         "curve": figures["curve"],
-        "switch_labels": [curve.style.label for curve in arms.values()],
+        "switch_labels": [style.label for style in study.figure_styles().values()],
         "arms": [
             (curve.style.label, arm, summary["arm_notes"][arm]) for arm, curve in arms.items()
         ],
@@ -153,6 +156,8 @@ def _context(
         "saved": figures.get("saved"),
         "saved_pair": saved[0] if saved else None,
         "saving_lines": saving_lines(saved, budgets),
+        "depth_figure": figures.get("depth"),
+        "depth_table": depth_table(study),
         "curve_tables": tables,
         "cost_sentence": cost_sentence(study),
         "worth_sentences": worth_sentences(study),
