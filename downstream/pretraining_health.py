@@ -66,7 +66,8 @@ def _least(series: Series) -> str:
 
 def _signals(lines: Sequence[Mapping[str, Any]]) -> str:
     """The first warning of each signal and stage, or that there was none."""
-    rates = {name: max(_numbers(lines, name)) for line in lines for name in line if _is_rate(name)}
+    names = {name for line in lines for name in line if name.rpartition("/")[2] == "lr"}
+    rates = {name: max(line.get(name) or 0.0 for line in lines) for name in names}
     first: dict[tuple[str, str], str] = {}
     measured = 0
     for line in lines:
@@ -80,11 +81,3 @@ def _signals(lines: Sequence[Mapping[str, Any]]) -> str:
     more = len(first) - _MOST_COMPLAINTS
     shown = [*list(first.values())[:_MOST_COMPLAINTS], *([f"{more} more"] if more > 0 else [])]
     return "; ".join(shown)
-
-
-def _is_rate(name: str) -> bool:
-    return name.rpartition("/")[2] == "lr"
-
-
-def _numbers(lines: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    return [line[name] for line in lines if line.get(name) is not None] or [0.0]

@@ -70,7 +70,7 @@ def _embedding_figure(embedding: Embedding, classes: Sequence[str], *, narrow: b
     handles = [_handle(place) for place in range(len(shown))]
     names = [_short(classes[label]) for label in shown]
     if len(present) > len(shown):
-        handles.append(_mark(LIGHT["muted"], "o"))
+        handles.append(_mark(LIGHT["rule"], "o"))
         names.append("other classes")
     figure.legend(
         handles,
@@ -107,7 +107,7 @@ def _draw_points(
     axes.spines[:].set_color(LIGHT["rule"])
     others = ~np.isin(labels, shown)
     if others.any():
-        axes.add_patch(_points(points[others], LIGHT["muted"], "round", stroke))
+        axes.add_patch(_points(points[others], LIGHT["rule"], "round", stroke))
     for place, label in enumerate(shown):
         color, shape = _look(place)
         axes.add_patch(_points(points[labels == label], color, shape, stroke))
