@@ -22,8 +22,8 @@ from downstream.heads.directions import ROWS_AT_ONCE, Directions
 from downstream.heads.problems import ChosenInside, Inference, Problems
 from downstream.heads.standardize import standardize
 
-# What every class gets beside its neighbours' votes, of which the nearest has 1.
-_SMOOTHING = 0.03
+SMOOTHING = 0.03
+"""What every class gets beside its neighbours' votes, of which the nearest has 1."""
 
 
 class NeighboursConfig(ChosenInside):
@@ -137,5 +137,5 @@ def log_votes(
     for voting in votings:
         weights = (behind[:, : voting.neighbours] / voting.vote_temperature).exp()
         votes = (weights[:, None] @ members[:, : voting.neighbours]).squeeze(1)
-        scores.append((votes + _SMOOTHING).log())
+        scores.append((votes + SMOOTHING).log())
     return torch.stack(scores)
