@@ -6,6 +6,7 @@ Shapes: N images in the store, G rows of a global batch, B rows of one rank or m
 import math
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from data.errors import DataError
+from data.indexed import IndexedImages
 
 _ORDER = zlib.crc32(b"order")
 # Of the free memory of a CUDA device: the rest is for activations.
@@ -28,7 +30,8 @@ class Batches:
     Args:
         images: uint8 [N, C, H, W], memory-mapped or not, or other values [N, ...]. For a CUDA
             device those of `indices` are copied there once if they fit in half of its free
-            memory; otherwise batch by batch.
+            memory; otherwise batch by batch. Images that are decoded when they are asked for are
+            asked for one batch ahead.
         labels: int64 [N], or None.
         indices: the rows of `images` to use; all by default.
         batch_size: rows of the global batch, G.
@@ -40,7 +43,7 @@ class Batches:
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | IndexedImages,
         labels: Tensor | None = None,
         *,
         indices: npt.NDArray[np.int64] | Sequence[int] | None = None,
@@ -59,11 +62,19 @@ class Batches:
         if len(self._rows) == 0:
             raise DataError("there are no images to make batches of")
         self._permutations: dict[int, npt.NDArray[np.int64]] = {}
-        self._image_shape = images.shape[1:]
+        self._image_shape = tuple(images.shape[1:])
+        self._stored_rows = self._rows  # where each image of an epoch lies in self._images
+        self._ahead: tuple[tuple[int, int, int | None], Future[Tensor]] | None = None
+        if isinstance(images, IndexedImages):
+            self._indexed: IndexedImages | None = images
+            self._one_ahead = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+            self._images = torch.empty(0)
+            self._labels = labels
+            return
+        self._indexed = None
         # Rows of one axis: index_select then copies each image as one piece.
         self._images = images.flatten(1)
         self._labels = None if labels is None else labels.to(images.device)
-        self._stored_rows = self._rows  # where each image of an epoch lies in self._images
         if self._should_move():
             self._move()
 
@@ -86,7 +97,10 @@ class Batches:
             "images": uint8 [B, C, H, W]; "labels": int64 [B], where there are labels.
         """
         rows = self._stored(self._order(step)[start:stop])
-        batch = {"images": self._gather(rows)}
+        if self._indexed is None:
+            batch = {"images": self._gather(rows)}
+        else:
+            batch = {"images": self._read_ahead(step, start, stop).to(self.device)}
         if self._labels is not None:
             batch["labels"] = self._labels.index_select(0, rows).to(self.device)
         return batch
@@ -106,7 +120,23 @@ class Batches:
     def _stored(self, places: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(self._stored_rows[places]).to(self._images.device)
 
+    def _read_ahead(self, step: int, start: int, stop: int | None) -> Tensor:
+        """Images of a step, and those of the next one asked for meanwhile."""
+        assert self._indexed is not None
+
+        def images(of: int) -> Future[Tensor]:
+            assert self._indexed is not None
+            rows = self._stored_rows[self._order(of)[start:stop]]
+            return self._one_ahead.submit(self._indexed.take, rows)
+
+        wanted = (step, start, stop)
+        found = self._ahead[1] if self._ahead and self._ahead[0] == wanted else images(step)
+        self._ahead = ((step + 1, start, stop), images(step + 1))
+        return found.result()
+
     def _gather(self, rows: Tensor) -> Tensor:
+        if self._indexed is not None:
+            return self._indexed.take(rows.numpy()).to(self.device)
         images = self._images.index_select(0, rows).to(self.device)
         return images.view(-1, *self._image_shape)
 

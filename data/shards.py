@@ -31,7 +31,8 @@ class Sample:
     """One sample of a shard, its image still encoded.
 
     `offset` is the byte in the shard where its first member begins, `suffix` the image's ending
-    without the dot, and `passed_over` holds the endings of members that were not read.
+    without the dot, and `passed_over` holds the endings of members that were not read. The image's
+    own bytes begin at `image_offset` and are `image_size`.
     """
 
     shard: Path
@@ -40,6 +41,8 @@ class Sample:
     suffix: str
     image: bytes
     label: int | None
+    image_offset: int
+    image_size: int
     passed_over: tuple[str, ...] = ()
 
 
@@ -81,7 +84,7 @@ def expand_shards(spec: str | Sequence[str]) -> list[Path]:
 
 
 def iter_samples(
-    path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES
+    path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES, read_images: bool = True
 ) -> Iterator[Sample | BadSample]:
     """Stream the samples of one shard, each good or with the reason why it is bad.
 
@@ -90,6 +93,7 @@ def iter_samples(
     Args:
         path: a tar file, not compressed.
         max_member_bytes: an image or class number above this size is not read.
+        read_images: False leaves the bytes of images where they are, and `image` empty.
     Raises:
         DataError: there is no such file, or it cannot be opened.
     """
@@ -115,7 +119,7 @@ def iter_samples(
             continue
         if group is None:
             group = _Group(key=key, offset=member.offset)
-        group.add(suffix, member, max_member_bytes)
+        group.add(suffix, member, max_member_bytes, read_images)
     if group is not None:
         yield group.close(path, seen)
 
@@ -128,11 +132,13 @@ class _Group:
     offset: int
     image: bytes | None = None
     image_suffix: str = ""
+    image_offset: int = 0
+    image_size: int = 0
     label: int | None = None
     passed_over: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def add(self, suffix: str, member: TarMember, max_member_bytes: int) -> None:
+    def add(self, suffix: str, member: TarMember, max_member_bytes: int, read_images: bool) -> None:
         if member.problem is not None:
             self.problems.append(member.problem)
         elif suffix in IMAGE_SUFFIXES:
@@ -147,7 +153,8 @@ class _Group:
             elif member.size == 0:
                 self.problems.append(f".{suffix} is empty")
             else:
-                self.image = member.read()
+                self.image_offset, self.image_size = member.data_offset, member.size
+                self.image = member.read() if read_images else b""
         elif suffix == "cls":
             self._add_label(member)
         else:
@@ -183,6 +190,8 @@ class _Group:
             suffix=self.image_suffix,
             image=self.image,
             label=self.label,
+            image_offset=self.image_offset,
+            image_size=self.image_size,
             passed_over=tuple(self.passed_over),
         )
 

@@ -130,7 +130,10 @@ def open_store(
     folder = _find_or_build(paths, channels, size, _count(paths, info))
     store = _open(folder, paths, info)
     _check_labels(store, paths)
-    _judge_bad(store, on_bad, max_bad_share)
+    if store.bad:
+        total = len(store) + len(store.bad)
+        said = bad_samples_in_words(store.bad, total, on_bad, max_bad_share)
+        print(f"warning: {said}", file=sys.stderr)
     return store
 
 
@@ -163,23 +166,33 @@ def _count(shards: Sequence[Path], info: DatasetInfo | None) -> int | None:
 def _find_or_build(
     shards: Sequence[Path], channels: int | None, size: int | None, expected: int | None
 ) -> Path:
-    places = _places(shards)
-    writable = [place for place in places if _is_writable(place)]
-    if not writable:
-        raise DataError(
-            f"decoded images can be kept neither in {places[0]} nor in {places[1]}: "
-            "make one of them writable, or set XDG_CACHE_HOME to a folder that is"
-        )
-    contents = hash_shards(shards, writable[0])
+    places, memory = _places(shards), memory_of(shards)
+    contents = hash_shards(shards, memory)
     identity = json.dumps([STORE_FORMAT, contents, channels, size])
     name = hashlib.sha256(identity.encode()).hexdigest()[:32]
     for place in places:
         if _record(place / name) is not None:
             return place / name
-    folder = writable[0] / name
+    folder = memory / name
     shutil.rmtree(folder, ignore_errors=True)  # whatever is there is damaged
     build_store(shards, folder, channels=channels, size=size, expected=expected)
     return folder
+
+
+def memory_of(shards: Sequence[Path]) -> Path:
+    """Return the folder where what is known of some shards is kept.
+
+    Raises:
+        DataError: nothing can be written in any place for it.
+    """
+    places = _places(shards)
+    writable = [place for place in places if _is_writable(place)]
+    if not writable:
+        raise DataError(
+            f"what is read of shards can be kept neither in {places[0]} nor in {places[1]}: "
+            "make one of them writable, or set XDG_CACHE_HOME to a folder that is"
+        )
+    return writable[0]
 
 
 def _places(shards: Sequence[Path]) -> list[Path]:
@@ -246,18 +259,22 @@ def _check_labels(store: ResidentStore, shards: Sequence[Path]) -> None:
         )
 
 
-def _judge_bad(store: ResidentStore, on_bad: str, max_bad_share: float) -> None:
-    if not store.bad:
-        return
-    total = len(store) + len(store.bad)
-    found = f"{len(store.bad)} of {total} samples cannot be used, the first: {store.bad[0]}"
-    verify = f"`python -m data verify '{store.bad[0].shard.parent}/*.tar'` lists all"
+def bad_samples_in_words(
+    bad: Sequence[BadSample], total: int, on_bad: str, max_bad_share: float
+) -> str:
+    """Return what there is to say of bad samples that are left out, one or more of so many.
+
+    Raises:
+        DataError: they may not be left out, or are too many.
+    """
+    found = f"{len(bad)} of {total} samples cannot be used, the first: {bad[0]}"
+    verify = f"`python -m data verify '{bad[0].shard.parent}/*.tar'` lists all"
     if on_bad == "fatal":
         raise DataError(f"{found}; data.on_bad=skip leaves them out, {verify}")
-    share = len(store.bad) / total
+    share = len(bad) / total
     if share > max_bad_share:
         raise DataError(
             f"{found}; that is a share of {share:.3g}, above data.max_bad_share={max_bad_share}; "
             f"{verify}"
         )
-    print(f"warning: {found}; left out; {verify}", file=sys.stderr)
+    return f"{found}; left out; {verify}"

@@ -34,7 +34,7 @@ IMAGES_FILE, LABELS_FILE, KEYS_FILE, RECORD_FILE = (
     "keys.txt",
     "store.json",
 )
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 NO_LABEL = -1
 
 _MAX_WORKERS = 8
@@ -62,7 +62,7 @@ class StoreRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     shape: tuple[int, int, int, int]
     fingerprint: str
     """ContentHash of the keys, labels and pixels in order."""

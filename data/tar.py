@@ -44,12 +44,12 @@ class TarMember:
     offset: int
     size: int
     problem: str | None
+    data_offset: int
     _file: BinaryIO
-    _data_offset: int
 
     def read(self) -> bytes:
         """The member's `size` bytes; only while the iteration that gave it goes on."""
-        self._file.seek(self._data_offset)
+        self._file.seek(self.data_offset)
         return self._file.read(self.size)
 
 
@@ -161,7 +161,7 @@ def _member(
         kind = b"S"
     if kind not in (b"0", b"\0", b"7"):
         problem = f"{_KINDS.get(kind, f'a member of unknown type {kind!r}')}, not a plain file"
-    return TarMember(name, member_offset, size, problem, file, data_offset)
+    return TarMember(name, member_offset, size, problem, data_offset, file)
 
 
 def _raw_name(header: bytes, long_name: bytes | None, pax: dict[bytes, bytes]) -> bytes:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from data.indexed_store import ReadingMode
 from data.store import ReadingConfig
 from models.decoders import DecoderConfig, MirrorDecoderConfig
 from models.encoders import ConvEncoderConfig, EncoderConfig
@@ -50,6 +51,12 @@ class DataConfig(ReadingConfig):
 
     shards: str | tuple[str, ...] = Field(
         description="WebDataset tars: a path, a glob or braces such as train-{000000..000007}.tar"
+    )
+    mode: ReadingMode = Field(
+        "auto",
+        description="resident: images are decoded once into one file; indexed: they stay in their "
+        "shards and are decoded for each batch; auto: resident, unless that takes more than half "
+        "of the machine's memory",
     )
     held_out: float = Field(
         0.0,

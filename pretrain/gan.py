@@ -5,6 +5,7 @@ Goodfellow et al. 2014; Radford et al. 2016 for what its features are worth.
 Shapes: B rows at hand, C channels, H height, W width, L values of a latent code.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from data.image_rows import ImageRows
 from models.decoders import Decoder
 from models.discriminators import DiscriminatorHead
 from models.encoders import Encoder
@@ -52,9 +54,9 @@ from training.trainable import Batch, Phase
 _REMEMBERED_BYTES = 64 * 2**20
 
 
-def bounded(images: Tensor, rows: Rows) -> Tensor:
+def bounded(images: ImageRows, rows: Rows) -> Tensor:
     """Return images of some rows, spread evenly over them, as many as 64 MiB hold."""
-    most = max(1, _REMEMBERED_BYTES // images[0].numel())
+    most = max(1, _REMEMBERED_BYTES // math.prod(images.shape[1:]))
     return images[torch.from_numpy(rows[:: -(-len(rows) // most)])]
 
 
@@ -216,7 +218,7 @@ class Gan(Objective):
         return self.config.loss
 
     def monitors(
-        self, images: Tensor, trained: Rows, held_out: Rows, folder: Path
+        self, images: ImageRows, trained: Rows, held_out: Rows, folder: Path
     ) -> Sequence[Monitor]:
         """Return the one that watches the players and the samples.
 

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from data.image_rows import ImageRows
 from models.encoders import Encoder, InputContract, build_encoder
 from pages.files import write_file
 from pretrain.adversarial import AdversarialLossConfig, told_apart
@@ -160,7 +161,7 @@ class GanHealth:
         latent: int,
         contract: InputContract,
         *,
-        images: Tensor,
+        images: ImageRows,
         trained: Rows,
         held_out: Rows,
         reference: str | None,

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
+from data.image_rows import ImageRows
 from training.errors import InputError
 from training.loop import Trainer
 from training.randomness import StepDraws, derive_seed
@@ -56,7 +56,7 @@ class HeldOutLoss:
     def __init__(
         self,
         trainer: Trainer,
-        images: Tensor,
+        images: ImageRows,
         rows: Rows,
         *,
         trained: Rows,

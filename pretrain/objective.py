@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from data.batches import Batches
+from data.image_rows import ImageRows
 from models.encoders import Encoder
 from pretrain.held_out import Rows
 from training.loop import BatchSource
@@ -41,7 +42,7 @@ class Objective(Trainable):
         return self.encoder
 
     def monitors(
-        self, images: Tensor, trained: Rows, held_out: Rows, folder: Path
+        self, images: ImageRows, trained: Rows, held_out: Rows, folder: Path
     ) -> Sequence[Monitor]:
         """Return what is measured of this objective besides, now and then. Called once in a run.
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.image_rows import ImageRows
 from data.labels import budget_order
 from data.store import ResidentStore
 from pretrain.objective import Objective
@@ -63,7 +64,7 @@ class OnlineProbe:
 
     names: Sequence[str] = ("probe_accuracy",)
 
-    def __init__(self, config: ProbeConfig, store: ResidentStore, images: Tensor) -> None:
+    def __init__(self, config: ProbeConfig, store: ResidentStore, images: ImageRows) -> None:
         """Choose the images; `images` [N, C, H, W] are those that are trained on."""
         if store.labels is None:
             raise InputError(

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from data.batches import Batches
+from data.indexed_store import IndexedStore, open_images
 from data.store import ResidentStore
 from models.artifact import save_encoder
 from pretrain.build import build_objective
@@ -39,6 +40,8 @@ ARTIFACT = "encoder.safetensors"
 _PREVIEW_IMAGES = 16
 _FACT_IMAGES = 1000
 _SAMPLE = 10_000
+# Of images that are decoded for it.
+_DECODED_SAMPLE = 1000
 
 
 def print_schema() -> None:
@@ -75,7 +78,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         overwrite=overwrite,
         exports=[ARTIFACT, REPORT],
     )
-    store = config.data.open(config.data.shards)
+    store = open_images(config.data, config.data.shards, config.data.mode)
     trainer = make_trainer(config, store, accelerator)
     objective = trainer.trainable
     assert isinstance(objective, Objective)
@@ -144,7 +147,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
 
 def make_trainer(
     config: PretrainConfig,
-    store: ResidentStore,
+    store: ResidentStore | IndexedStore,
     accelerator: Accelerator,
     *,
     total_steps: int | None = None,
@@ -159,9 +162,12 @@ def make_trainer(
         InputError, ModelError: the config does not fit the images or the machine; one line.
     """
     rows, kept_out = split_rows(len(store), config.data.held_out)
-    images = store.images
-    if len(kept_out) > 0:  # a sample: all others would take their size in memory
-        images = images[torch.from_numpy(rows[:: max(1, len(rows) // _SAMPLE)])]
+    if isinstance(store, IndexedStore):
+        images = store.images[torch.from_numpy(rows[:: max(1, len(rows) // _DECODED_SAMPLE)])]
+    elif len(kept_out) > 0:  # a sample: all others would take their size in memory
+        images = store.images[torch.from_numpy(rows[:: max(1, len(rows) // _SAMPLE)])]
+    else:
+        images = store.images
     batches = Batches(
         store.images,
         indices=rows,
@@ -198,7 +204,9 @@ def _facts(objective: Objective, images: Tensor) -> Mapping[str, JsonValue]:
     return facts
 
 
-def _trained_on(config: PretrainConfig, store: ResidentStore) -> dict[str, str | int | None]:
+def _trained_on(
+    config: PretrainConfig, store: ResidentStore | IndexedStore
+) -> dict[str, str | int | None]:
     rows, _ = split_rows(len(store), config.data.held_out)
     return {
         "fingerprint": store.fingerprint,
@@ -211,7 +219,7 @@ def _what_next(
     path: str,
     overrides: Sequence[str],
     config: PretrainConfig,
-    store: ResidentStore,
+    store: ResidentStore | IndexedStore,
     result: RunResult,
     ranks: int,
 ) -> str:
