@@ -121,15 +121,17 @@ def named_pairs(
     return sorted(pairs, key=lambda p: (p.kind != "exact", p.distance, p.test, p.learned))
 
 
-def count_pairs(pairs: list[Pair], role: Role, images: int) -> RoleCounts:
-    """The counts of one role's pairs."""
-    of_role = [pair for pair in pairs if getattr(pair, role) is not None]
-    exact = sum(pair.kind == "exact" for pair in of_role)
+def count_copies(
+    copies: Sequence[Copy], roles: Sequence[Sequence[Role]], role: Role
+) -> RoleCounts:
+    """The counts of one role; `roles` says what each learned image is for."""
+    own = [copy for copy in copies if role in roles[copy.learned]]
+    exact = sum(copy.kind == "exact" for copy in own)
     return RoleCounts(
-        images=images,
+        images=sum(role in of_image for of_image in roles),
         exact_pairs=exact,
-        near_pairs=len(of_role) - exact,
-        test_images=len({pair.test for pair in of_role}),
+        near_pairs=len(own) - exact,
+        test_images=len({copy.test for copy in own}),
     )
 
 

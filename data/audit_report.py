@@ -132,12 +132,8 @@ def run_audit(
             f"{shape_text(learned.shape)}: give --size and --channels, which bring all images to "
             "one shape"
         )
-    pairs = audit.named_pairs(
-        audit.find_copies(learned, tests),
-        learned.names,
-        tests.names,
-        [roles[shard] for shard in learned.shards],
-    )
+    roles_of = [roles[shard] for shard in learned.shards]
+    copies = audit.find_copies(learned, tests)
     channel_count, height, width = tests.shape
     report = AuditReport(
         inputs=Inputs(
@@ -149,12 +145,10 @@ def run_audit(
         ),
         test_images=len(tests),
         counts={
-            role: audit.count_pairs(
-                pairs, role, sum(role in roles[shard] for shard in learned.shards)
-            )
+            role: audit.count_copies(copies, roles_of, role)
             for role, shards in given.items()
             if shards
         },
-        pairs=pairs,
+        pairs=audit.named_pairs(copies, learned.names, tests.names, roles_of),
     )
     return Audit(report=report, learned=learned, test=tests)
