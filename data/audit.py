@@ -121,9 +121,7 @@ def named_pairs(
     return sorted(pairs, key=lambda p: (p.kind != "exact", p.distance, p.test, p.learned))
 
 
-def count_copies(
-    copies: Sequence[Copy], roles: Sequence[Sequence[Role]], role: Role
-) -> RoleCounts:
+def count_copies(copies: Sequence[Copy], roles: Sequence[Sequence[Role]], role: Role) -> RoleCounts:
     """The counts of one role; `roles` says what each learned image is for."""
     own = [copy for copy in copies if role in roles[copy.learned]]
     exact = sum(copy.kind == "exact" for copy in own)

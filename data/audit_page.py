@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from data.audit import Kind, Pair, Role
+from data.audit import Copy, Kind, Pair, Role
 from data.audit_report import Audit
 from pages import style
 from pages.html import render
@@ -34,21 +34,28 @@ class ShownPair(BaseModel):
 
 
 def show_pair(
-    pair: Pair, roles: Sequence[Role], test: Tensor, learned: Tensor, *, side: int = _SIDE
+    found: Pair | Copy,
+    names: tuple[str, str],
+    images: tuple[Tensor, Tensor],
+    roles: Sequence[Role],
+    *,
+    side: int = _SIDE,
 ) -> ShownPair:
     """A pair with its images uint8 [C, H, W], which are shown at most `side` pixels wide.
 
     Args:
+        names, images: of the test image and of its copy.
         roles: what the copy is learned for.
     """
+    test, learned = (_picture(image, side) for image in images)
     return ShownPair(
-        test=pair.test,
-        learned=pair.learned,
-        kind=pair.kind,
-        distance=pair.distance,
+        test=names[0],
+        learned=names[1],
+        kind=found.kind,
+        distance=found.distance,
         role=" and ".join(_WORDS[role] for role in roles),
-        test_picture=_picture(test, side),
-        learned_picture=_picture(learned, side),
+        test_picture=test,
+        learned_picture=learned,
     )
 
 
@@ -99,9 +106,12 @@ def _sections(audit: Audit, kinds: list[tuple[str, str, str]]) -> list[dict[str,
         shown = [
             show_pair(
                 pair,
+                (pair.test, pair.learned),
+                (
+                    audit.test.pixels[test_rows[pair.test]],
+                    audit.learned.pixels[rows[pair.learned]],
+                ),
                 ["pretrain" if pair.pretrain is not None else "train"],
-                audit.test.pixels[test_rows[pair.test]],
-                audit.learned.pixels[rows[pair.learned]],
             )
             for pair in pairs[:MOST_SHOWN]
         ]

@@ -25,7 +25,6 @@ from downstream.heads.problems import FittedHead, all_logits
 from downstream.image_arms import image_features
 from downstream.inference import row_inference
 from downstream.inputs import StudyInputs, fresh_encoder
-from downstream.metrics import row_scores
 from downstream.results import Row, RowKey
 from models.encoders import Encoder
 from training.randomness import derive_seed
@@ -165,7 +164,7 @@ def head_rows(
                 labels_used=len(draws[draw]),
                 draw=draw,
                 seed=seed,
-                **row_scores(logits[draw], inputs.test.labels.numpy()),
+                **inputs.scores(logits[draw]),
                 seconds=seconds,
                 choices=head.choices,
                 inference=row_inference(arm, config, inputs),
