@@ -15,10 +15,12 @@ from data.pack import pack
 from data.store import open_store
 from downstream.__main__ import main
 from downstream.config import CurveConfig
+from downstream.copy_notes import copy_warnings
 from downstream.inputs import open_inputs
+from downstream.leaks import check_leaks
 from downstream.methods_text import methods
 from downstream.results import Row, read_rows
-from downstream.study_audit import audit_study
+from downstream.study_audit import audit_facts, audit_study
 from models.artifact import load_encoder, save_encoder
 from tests.html_pages import Page, assert_needs_no_network
 from training.config import load_config
@@ -184,6 +186,24 @@ def test_copies_among_the_images_of_pretraining(study, digits, encoders, tmp_pat
     assert {pair["pretrain"] for pair in pairs} == {
         f"data.pretraining:train-{row:07}" for row in range(400, 450)
     }
+
+
+def test_pretraining_on_the_test_images_is_told_apart(study, planted, encoders, tmp_path):
+    """They are not compared with themselves, so that labelled images alone decide what is left."""
+    test = open_store(planted["test"])
+    artifact = tmp_path / "seen.safetensors"
+    trained_on = {"fingerprint": test.fingerprint, "images": len(test)}
+    save_encoder(artifact, load_encoder(encoders[0]), trained_on=trained_on, config={"seed": 3})
+    config = load_config(CurveConfig, study(data=planted, encoder=str(artifact)))
+    inputs = open_inputs(config)
+    facts = audit_facts(audit_study(inputs, config), inputs)
+    assert (facts["test_images"], facts["counts"].keys()) == (len(PLANTED), {"train"})
+    labelled, pretraining = copy_warnings(check_leaks(inputs), facts, removed=True)
+    assert "9 among data.train (3 exact and 6 near pairs). They are left out" in labelled
+    assert pretraining == (
+        "Pretraining has seen 597 of 597 test images themselves, without labels; these are not "
+        "left out."
+    )
 
 
 def test_nothing_is_left_to_score_where_every_test_image_has_a_copy(study, digits, capsys):
