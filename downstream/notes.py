@@ -211,6 +211,9 @@ def _seen(arm: Arm, config: CurveConfig, environment: Mapping[str, Any]) -> str:
     """Whether the test images were seen before they were scored, and by what."""
     saw_test = pretraining_saw_test(environment)
     if arm_inference(arm, config, saw_test=saw_test) == "inductive":
+        audit = environment.get("audit")
+        if audit is not None and audit["test_images"] and not config.data.remove_copies:
+            return "Inductive: no test image but those with copies was seen before the scores."
         return "Inductive: no test image was seen before the final scores."
     own = arm_inference(arm, config, saw_test=False) == "transductive"
     return (

@@ -77,6 +77,7 @@ def test_copies_are_found_counted_scored_and_shown(study, planted, encoders, tmp
         counts = summary["audit"]["counts"][role]
         assert counts == {"images": 1200, "exact_pairs": 3, "near_pairs": 6, "test_images": 9}
     assert "9 of 597 test images" in summary["notes"][0]
+    assert "no test image but those with copies was seen" in summary["arm_notes"]["scratch"][-1]
     audit = json.loads((runs / "study/audit.json").read_text())
     of_train = [pair for pair in audit["pairs"] if "train" in pair]
     rows = {pair["test"]: int(pair["train"].removeprefix("data.train:train-")) for pair in of_train}
