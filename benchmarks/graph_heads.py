@@ -63,7 +63,7 @@ class Bench:
 
     def rows(self, head: dict[str, Any]) -> list[Row]:
         """Return the rows of a head, one for each draw."""
-        draws, config = draw_rows(self.inputs, self.config), self.with_head(head)
+        draws, config = dict(enumerate(draw_rows(self.inputs, self.config))), self.with_head(head)
         (budget,) = config.budgets
         return head_rows(
             "frozen", budget, self.seed, draws, self.features, self.inputs, config, CPU

@@ -56,7 +56,8 @@ from training.config import dump_config
 from training.randomness import derive_seed
 
 BUDGETS = (10, 20, 50, 100, 250, 500, 1000, 3000)
-LINEAR = LogisticConfig()
+# As near to the minimum as scikit-learn's own tolerance lets its heads come.
+LINEAR = LogisticConfig(tolerance=3e-4)
 NEIGHBOURS = NeighboursConfig()
 ARMS: dict[str, tuple[Arm, ...]] = {
     "linear": ("frozen", "random_frozen", "raw_logistic"),
@@ -262,9 +263,15 @@ def main() -> int:
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=1)
+    cores = os.cpu_count() or 1
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        default=sorted({f"{cores}x1", f"1x{cores}", "1x1"}),
+        help="jobs x threads of the script to choose from; all that make sense unless told",
+    )
     args = parser.parse_args()
 
-    cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as temporary:
         configs = {
             name: CurveConfig.model_validate(
@@ -293,7 +300,7 @@ def main() -> int:
                 f"scikit-learn, first draw, {jobs} x {threads}",
                 partial(peer, first, jobs, threads),
             )[0]
-            for jobs, threads in sorted({(cores, 1), (1, cores), (1, 1)})
+            for jobs, threads in (map(int, way.split("x")) for way in args.ways)
         }
         jobs, threads = min(seconds, key=seconds.__getitem__)
         name = f"scikit-learn, {jobs} x {threads}"

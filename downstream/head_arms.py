@@ -132,13 +132,13 @@ def head_rows(
     arm: Arm,
     budget: int,
     seed: int,
-    draws: Sequence[NDArray[np.int64]],
+    draws: Mapping[int, NDArray[np.int64]],
     features: FixedFeatures,
     inputs: StudyInputs,
     config: CurveConfig,
     device: torch.device,
 ) -> list[Row]:
-    """Choose, fit and score the heads of all draws of a budget.
+    """Choose, fit and score the heads of some draws of a budget.
 
     Args:
         draws: for each draw the rows of its `budget` labels [N], in the order of the budget.
@@ -149,26 +149,27 @@ def head_rows(
     graph = image_graph(arm, features, inputs, config)
     bytes_per_draw = 4 * learnt * max(learnt, features.train.shape[1])
     at_once = max(1, _BYTES_AT_ONCE // bytes_per_draw)
-    for first in range(0, len(draws), at_once):
-        numbered = dict(enumerate(draws[first : first + at_once], start=first))
-        heads += _fit_draws(arm, numbered, features, graph, inputs, config, device)
+    numbers = list(draws)
+    for first in range(0, len(numbers), at_once):
+        some = {draw: draws[draw] for draw in numbers[first : first + at_once]}
+        heads += _fit_draws(arm, some, features, graph, inputs, config, device)
     # The test set is read here and nowhere before: all choices are made.
     logits = all_logits(heads, torch.from_numpy(features.test)).numpy()
     seconds = (time.perf_counter() - began) / len(draws)
     rows = []
-    for draw, head in enumerate(heads):
+    for (draw, labelled), head, own in zip(draws.items(), heads, logits, strict=True):
         rows.append(
             Row(
                 arm=arm,
                 budget=budget,
-                labels_used=len(draws[draw]),
+                labels_used=len(labelled),
                 draw=draw,
                 seed=seed,
-                **inputs.scores(logits[draw]),
+                **inputs.scores(own),
                 seconds=seconds,
                 choices=head.choices,
                 inference=row_inference(arm, config, inputs),
-                class_counts=inputs.class_counts(draws[draw]),
+                class_counts=inputs.class_counts(labelled),
             )
         )
     return rows

@@ -15,6 +15,9 @@ from downstream.results import RowKey
 Group = tuple[RowKey, ...]
 """Rows that are computed together: heads of one arm, budget and seed, or a single classifier."""
 
+# Heads of more labels gain nothing from company, and many small groups share out more evenly.
+_LABELS_TOGETHER = 3000
+
 
 def draw_rows(inputs: StudyInputs, config: CurveConfig) -> list[NDArray[np.int64]]:
     """Return for each draw the training rows of the largest budget; smaller ones are its start."""
@@ -51,14 +54,19 @@ def arm_seeds(arm: Arm, draw: int, encoder_seeds: Sequence[int]) -> list[int]:
 def row_groups(config: CurveConfig, encoder_seeds: Sequence[int]) -> list[Group]:
     """Return every row of a study in the order of work, those computed together in one group.
 
-    Heads come first, small budgets before large ones: all draws of a budget at once. Then come
-    the classifiers, a whole curve per draw, so that a study cut short has whole curves.
+    Heads come first, small budgets before large ones, several draws at once. Then come the
+    classifiers, a whole curve per draw, so that a study cut short has whole curves.
     """
     heads: list[Group] = [
-        tuple(RowKey(arm, budget, draw, seed) for draw in range(config.draws))
+        tuple(
+            RowKey(arm, budget, draw, seed)
+            for draw in range(config.draws)[first : first + together]
+        )
         for budget in config.budgets
         for arm in _head_arms(config)
         for seed in arm_seeds(arm, 0, encoder_seeds)
+        for together in [max(1, _LABELS_TOGETHER // budget)]
+        for first in range(0, config.draws, together)
     ]
     trained = [arm for arm in arms_in_order(config.arm_names) if not config.fits_head(arm)][::-1]
     classifiers: list[Group] = [

@@ -39,7 +39,7 @@ def classes_drawing(study: StudyFiles) -> Drawing | None:
     names = study.summary["classes"]
     curves = {
         style: {int(budget): by_class for budget, by_class in found[arm].items()}
-        for arm, style in study.styles().items()
+        for arm, style in study.figure_styles().items()
         if found.get(arm)
     }
     if not curves or len(names) > MOST_PANELS:

@@ -6,6 +6,7 @@ from downstream.gallery import Gallery
 from downstream.report_classes import classes_drawing
 from downstream.report_comparisons import Saving, differences_drawing, labels_saved_figure
 from downstream.report_curve import Curve, accuracy_figure, point_tips
+from downstream.report_depth import depth_drawing
 from downstream.report_drawing import Drawing, count
 from downstream.report_gallery import embedding_drawing
 from downstream.report_pretraining import Pretraining, loss_drawing
@@ -16,7 +17,9 @@ def report_drawings(
     study: StudyFiles, encoders: Sequence[Pretraining], gallery: Gallery | None
 ) -> dict[str, Drawing]:
     """Return the figures that the study has, by name."""
-    arms, saved = list(curves(study).values()), savings(study)
+    styles = study.figure_styles()
+    arms = [curve for arm, curve in curves(study).items() if arm in styles]
+    saved = savings(study)
     found = [
         Drawing(
             "curve",
@@ -27,9 +30,10 @@ def report_drawings(
         ),
         _saved_drawing(saved[0]) if saved else None,
         differences_drawing(
-            comparisons(study),
+            [found for found in comparisons(study) if found.style in styles.values()],
             "One panel for each comparison; the figures are in the table below.",
         ),
+        depth_drawing(study),
         classes_drawing(study),
         embedding_drawing(gallery, study.summary["classes"]),
         *(loss_drawing(number, encoder) for number, encoder in enumerate(encoders)),

@@ -199,6 +199,6 @@ def _mistake(one: Mistake, classes: Sequence[str]) -> Thumbnail:
         one.picture,
         f"{truth}, taken for {predicted}",
         predicted,
-        f", {100 * one.confidence:.1f} %",
+        f", {100 * one.confidence:.1f}\N{NO-BREAK SPACE}%",
         f"is {truth}",
     )

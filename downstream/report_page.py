@@ -16,6 +16,7 @@ from downstream.gallery import Gallery, has_pretrained_arm
 from downstream.methods_text import methods
 from downstream.report_classes import class_table
 from downstream.report_copies import copy_counts, copy_table
+from downstream.report_depth import depth_table
 from downstream.report_drawing import Drawing, ThemedFigure, count
 from downstream.report_gallery import asked_thumbnails, mistake_thumbnails, same_class
 from downstream.report_measures import curve_tables
@@ -43,6 +44,7 @@ _CONTENTS = (
     ("accuracy", "Accuracy"),
     ("classes", "Classes"),
     ("differences", "Differences"),
+    ("depth", "Depth"),
     ("whole-curves", "Whole curves"),
     ("cost", "Cost"),
     ("worth", "Worth"),
@@ -129,6 +131,7 @@ def _context(
     worth = worth_table(study)
     there = {
         "whole-curves": bool(tables),
+        "depth": "depth" in figures,
         "classes": by_class is not None or "classes" in figures,
         "worth": worth is not None,
     }
@@ -144,7 +147,7 @@ def _context(
         "facts": _facts(study, encoders),
         "budget_columns": [f"{count(budget)} labels" for budget in budgets],
         "curve": figures["curve"],
-        "switch_labels": [curve.style.label for curve in arms.values()],
+        "switch_labels": [style.label for style in study.figure_styles().values()],
         "arms": [
             (curve.style.label, arm, summary["arm_notes"][arm]) for arm, curve in arms.items()
         ],
@@ -158,6 +161,8 @@ def _context(
         "saved": figures.get("saved"),
         "saved_pair": saved[0] if saved else None,
         "saving_lines": saving_lines(saved, budgets),
+        "depth_figure": figures.get("depth"),
+        "depth_table": depth_table(study),
         "curve_tables": tables,
         "cost_sentence": cost_sentence(study),
         "worth_sentences": worth_sentences(study),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from downstream.arms import random_twin
 from downstream.config import CurveConfig
 from downstream.labels_saved import LabelsSaved
 from downstream.report_comparisons import Comparison, Saving
@@ -45,6 +46,12 @@ class StudyFiles:
             if word == "transductive":  # what figures say of none is inductive
                 styles[arm] = replace(styles[arm], label=f"{styles[arm].label}, {word}")
         return dict(sorted(styles.items(), key=lambda entry: not entry[1].pretrained))
+
+    def figure_styles(self) -> dict[str, ArmStyle]:
+        """Style of each arm that figures show: depths of an encoder have one of their own."""
+        depths = {arm for choice in self.summary.get("depths", []) for arm in choice["test"]}
+        apart = depths | {random_twin(arm) for arm in depths}
+        return {arm: style for arm, style in self.styles().items() if arm not in apart}
 
 
 def read_study(folder: Path) -> StudyFiles:

@@ -17,13 +17,14 @@ from downstream.output_scores import headline, scores_of
 from downstream.reuse_check import check_reuse
 from downstream.tasks import LabelledPart, Task, chosen_rows, lone_classes, open_task, standardized
 from downstream.train_config import ReuseConfig, TrainConfig
-from models.artifact import TrainedOn
+from models.artifact import TrainedOn, save_encoder
 from models.classifier_file import Calibration, load_classifier, save_classifier
 from models.outputs import Classes, MultiLabel, Regression
 from training.compute import ComputeConfig, make_accelerator
 from training.run_directory import RunDirectory
 
 MODEL = "model.safetensors"
+ENCODER = "encoder.safetensors"
 DECISIONS = "decisions.jsonl"
 METRICS = "metrics.json"
 _AT_ONCE = 1000
@@ -33,8 +34,9 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
     """Train runs_dir/name/model.safetensors; print each decision as it is made.
 
     Returns:
-        The model's path. Beside it lie decisions.jsonl, one line for each comparison, and
-        metrics.json with the scores on `data.test`, where that is given.
+        The model's path. Beside it lie encoder.safetensors, its stages as they are now, which
+        other studies may reuse; decisions.jsonl, one line for each comparison; and metrics.json
+        with the scores on `data.test`, where that is given.
     Raises:
         InputError, DataError, ModelError: one line; the folder then is as it was.
     """
@@ -47,7 +49,7 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
         accelerator,
         resume=None,
         overwrite=overwrite,
-        exports=(MODEL, DECISIONS, METRICS),
+        exports=(MODEL, ENCODER, DECISIONS, METRICS),
     )
     encoder, task = open_training(config)
     check_reuse(config, config.mode, encoder.path, encoder.header, key="mode")
@@ -75,15 +77,22 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
         if chosen.logits is not None and chosen.labels is not None:
             calibration = calibrate(task.output, chosen.logits, chosen.labels)
         path = folder / MODEL
+        trained_on = TrainedOn(
+            fingerprint=train.fingerprint, images=len(rows), dataset=train.dataset
+        )
+        save_encoder(
+            folder / ENCODER,
+            final.classifier.encoder,
+            trained_on=trained_on,
+            config=config.model_dump(mode="json"),
+        )
         save_classifier(
             path,
             final.classifier,
             encoder=encoder.header,
             classes=classes,
             calibration=calibration,
-            trained_on=TrainedOn(
-                fingerprint=train.fingerprint, images=len(rows), dataset=train.dataset
-            ),
+            trained_on=trained_on,
             config=config.model_dump(mode="json"),
             decisions={"taken": final.name, "tried": [asdict(d) for d in decisions]},
             flip_average=config.features.flip_average,

@@ -128,7 +128,7 @@ class Workbench:
         device = self.accelerator.device
         # Mapped anew for each group: a study has more features than may fit in memory.
         features = fixed_features(arm, seed, self.inputs, self.config, self.featured, device)
-        draws = [self.draws[key.draw][:budget] for key in group]
+        draws = {key.draw: self.draws[key.draw][:budget] for key in group}
         return head_rows(arm, budget, seed, draws, features, self.inputs, self.config, device)
 
     def flops(self, group: Group) -> int:

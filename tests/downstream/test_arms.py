@@ -70,8 +70,8 @@ def test_draws_are_nested_balanced_and_the_same_for_every_arm(study):
 @pytest.mark.parametrize("arm", ["frozen", "random_frozen", "raw_logistic"])
 def test_a_head_sees_the_labels_of_its_budget_and_no_others(study, arm):
     config, inputs = opened(study())
-    draws = [rows[:20] for rows in draw_rows(inputs, config)]
-    wanted = np.unique(np.concatenate(draws))
+    draws = {draw: rows[:20] for draw, rows in enumerate(draw_rows(inputs, config))}
+    wanted = np.unique(np.concatenate([*draws.values()]))
     seed = 3 if arm == "frozen" else 0
     features = fixed_features(arm, seed, inputs, config, wanted, CPU)
 
@@ -82,7 +82,8 @@ def test_a_head_sees_the_labels_of_its_budget_and_no_others(study, arm):
     assert all(row.accuracy > 0.4 and row.labels_used == 20 for row in honest)
     labels = inputs.train.labels
     blind = replace(
-        inputs, train=with_labels(inputs.train, everything_but(labels, np.concatenate(draws)))
+        inputs,
+        train=with_labels(inputs.train, everything_but(labels, np.concatenate([*draws.values()]))),
     )
     assert rows(blind) == honest
     shuffled = inputs.test.labels[torch.randperm(len(inputs.test))]
@@ -94,7 +95,7 @@ def test_a_head_sees_the_labels_of_its_budget_and_no_others(study, arm):
 @pytest.mark.parametrize("head", ["smoothed", "pseudo_labels", "label_propagation", "poisson"])
 def test_heads_on_a_graph_see_all_images_and_the_labels_of_their_budget(study, head):
     config, inputs = opened(study(head={"kind": head}))
-    draws = [rows[:20] for rows in draw_rows(inputs, config)]
+    draws = {draw: rows[:20] for draw, rows in enumerate(draw_rows(inputs, config))}
     features = fixed_features("frozen", 3, inputs, config, np.arange(1200), CPU)
 
     def rows(of: StudyInputs) -> list[Row]:
@@ -103,7 +104,7 @@ def test_heads_on_a_graph_see_all_images_and_the_labels_of_their_budget(study, h
     honest = rows(inputs)
     word = "transductive" if head in ("label_propagation", "poisson") else "inductive"
     assert {row.inference for row in honest} == {word}
-    labels = everything_but(inputs.train.labels, np.concatenate(draws))
+    labels = everything_but(inputs.train.labels, np.concatenate([*draws.values()]))
     assert rows(replace(inputs, train=with_labels(inputs.train, labels))) == honest
     shuffled = inputs.test.labels[torch.randperm(len(inputs.test))]
     elsewhere = rows(replace(inputs, test=with_labels(inputs.test, shuffled)))
@@ -160,7 +161,7 @@ def test_held_out_labels_are_not_learned_from(study, accelerator):
     row = train_row(RowKey("scratch", 60, 0, 0), rows, inputs, config, accelerator)
     assert row.choices["cv_accuracy"] < 0.4
     features = fixed_features("raw_logistic", 0, inputs, config, np.sort(rows), CPU)
-    [head] = head_rows("raw_logistic", 60, 0, [rows], features, inputs, config, CPU)
+    [head] = head_rows("raw_logistic", 60, 0, {0: rows}, features, inputs, config, CPU)
     assert head.choices["cv_accuracy"] < 0.4
 
 
@@ -353,8 +354,10 @@ def test_random_features_have_their_own_statistics(study):
 def test_test_features_do_not_move_the_standardization(study):
     """Inductive: with other test images the same heads are chosen and fitted."""
     config, inputs = opened(study())
-    draws = [rows[:20] for rows in draw_rows(inputs, config)]
-    features = fixed_features("frozen", 3, inputs, config, np.unique(np.concatenate(draws)), CPU)
+    draws = {draw: rows[:20] for draw, rows in enumerate(draw_rows(inputs, config))}
+    features = fixed_features(
+        "frozen", 3, inputs, config, np.unique(np.concatenate([*draws.values()])), CPU
+    )
     twice = FixedFeatures(
         features.rows, features.train, np.concatenate([features.test] * 2) * 3, ""
     )

@@ -60,7 +60,7 @@ def test_a_transform_is_fitted_on_the_training_images_alone(study):
     darker = replace(inputs.test, images=inputs.test.images // 2, fingerprint="darker")
     other = fixed_features("frozen", 3, replace(inputs, test=darker), config, every[::100], CPU)
     assert np.allclose(other.train, found.train[::100], atol=1e-5)
-    draws = [rows[:60] for rows in draw_rows(inputs, config)]
+    draws = {draw: rows[:60] for draw, rows in enumerate(draw_rows(inputs, config))}
     rows = head_rows("frozen", 60, 3, draws, found, inputs, config, CPU)
     assert all(row.accuracy > 0.6 for row in rows)
 

@@ -120,3 +120,10 @@ def test_a_head_on_a_graph_has_one_too(study, tmp_path):
     assert main(["curve", str(path)]) == 0
     gallery = read_gallery(tmp_path / "runs/study")
     assert gallery.searched == 1200 and 0 < gallery.wrong < gallery.tested
+
+
+def test_a_study_that_is_begun_anew_does_not_keep_it(made):
+    folder, command = made
+    assert main([*command, "arms=[raw_logistic]", "--overwrite"]) == 0
+    assert not (folder / "gallery.json").exists()
+    assert not list((folder / "figures").glob("embedding.*"))

@@ -86,6 +86,11 @@ def test_each_depth_is_an_arm_with_its_random_twin(own_study, tmp_path):
     pairs = {(d["arm"], d["control"]) for d in summary_of(folder)["differences"]}
     assert ("frozen_stage1", "random_frozen_stage1") in pairs
     assert "frozen_stage1" in (folder / "config.yaml").read_text()
+    (depths,) = summary_of(folder)["depths"]
+    assert set(depths["test"]) == {"frozen_stage1", "frozen_stage2"}
+    assert (folder / "figures/depth.svg").is_file()
+    page = (folder / "report.html").read_text()
+    assert "How deep to reuse" in page and "chosen inside the labels" in page
 
 
 def test_equal_compute_trains_for_as_long_as_pretraining(own_study, digits, tmp_path):

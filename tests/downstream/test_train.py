@@ -75,6 +75,17 @@ def test_a_mode_trains_its_stages_and_no_others(config, encoders, mode, stage1, 
     assert moved(model, encoders[0]) == {"stage1": stage1, "stage2": stage2}
 
 
+def test_its_stages_are_an_encoder_for_another_task(config, study, tmp_path):
+    model = trained(config(), "mode={kind: full}")
+    source = model.parent / "encoder.safetensors"
+    kept = load_classifier(model).classifier.encoder.state_dict()
+    encoder = load_encoder(source)
+    assert all(torch.equal(value, kept[key]) for key, value in encoder.state_dict().items())
+    path = study(encoder=str(source), arms=["frozen", "random_frozen"], budgets=[20])
+    assert main(["curve", str(path)]) == 0
+    assert (tmp_path / "runs/study/report.html").is_file()
+
+
 def test_a_kept_model_scores_on_the_test_set_as_was_said(config, digits, capsys):
     model_path = trained(config(labels=300), "mode={kind: frozen}")
     said = json.loads((model_path.parent / "metrics.json").read_text())

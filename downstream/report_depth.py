@@ -1,0 +1,114 @@
+"""The report on depth: which stages to reuse at each number of labels, a heat map and a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from downstream.report_drawing import NARROW, WIDE, Drawing, count
+from downstream.report_study import StudyFiles
+from downstream.report_style import LIGHT
+from downstream.report_tables import NO_INTERVAL, Cell, Line, Table
+from pages.figures import new_figure
+
+_CELL_HEIGHT = 44.0
+_SURROUND = 90.0
+_FAINTEST, _STRONGEST = 0.06, 0.62
+
+
+def depth_drawing(study: StudyFiles) -> Drawing | None:
+    """Return the heat map of depth by budget; None where no depth was chosen."""
+    choices: Sequence[Mapping[str, Any]] = study.summary.get("depths", [])
+    if not choices:
+        return None
+    words = "; ".join(
+        f"with {count(choice['budget'])} labels {_stage(_favourite(choice))}" for choice in choices
+    )
+    return Drawing(
+        "depth",
+        lambda narrow: _figure(choices, narrow=narrow),
+        "Accuracy by depth and number of labels",
+        f"Chosen on held-out labels: {words}.",
+    )
+
+
+def depth_table(study: StudyFiles) -> Table | None:
+    """Return accuracies by depth beside those of the depth that each row chooses, or None."""
+    choices: Sequence[Mapping[str, Any]] = study.summary.get("depths", [])
+    if not choices:
+        return None
+    lines = [
+        Line(
+            f"up to {_stage(arm)}",
+            [
+                Cell(
+                    f"{100 * choice['test'][arm]:.1f}",
+                    f"{100 * choice['held_out'][arm]:.1f} held out",
+                    strong=arm == _favourite(choice),
+                )
+                for choice in choices
+            ],
+            code=arm,
+        )
+        for arm in reversed(choices[0]["test"])
+    ]
+    chosen = Line("chosen inside the labels", [_interval(c["accuracy"]) for c in choices])
+    return Table(
+        "depth-table",
+        "How deep to reuse",
+        "Accuracy in percent on the test images of a head on the frozen stages up to one, and "
+        "below it that on labels held out of the N. Bold: what most rows choose by the latter. "
+        "Last line: each row with the depth that it chooses, with its 95 % interval.",
+        "Stages",
+        [f"{count(choice['budget'])} labels" for choice in choices],
+        [*lines, chosen],
+    )
+
+
+def _figure(choices: Sequence[Mapping[str, Any]], *, narrow: bool) -> Figure:
+    depths = list(choices[0]["test"])
+    figure = new_figure(NARROW if narrow else WIDE, _SURROUND + _CELL_HEIGHT * len(depths))
+    axes = figure.add_subplot()
+    values = [value for choice in choices for value in choice["test"].values()]
+    low, breadth = min(values), max(max(values) - min(values), 1e-9)
+    for column, choice in enumerate(choices):
+        for row, arm in enumerate(depths):
+            value = choice["test"][arm]
+            strength = _FAINTEST + (_STRONGEST - _FAINTEST) * (value - low) / breadth
+            place = (column - 0.5, row - 0.5)
+            color = LIGHT["arm-2"]
+            axes.add_patch(Rectangle(place, 1, 1, facecolor=color, alpha=strength, linewidth=0))
+            axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center")
+            if arm == _favourite(choice):
+                inner = (column - 0.46, row - 0.44)
+                axes.add_patch(
+                    Rectangle(inner, 0.92, 0.88, fill=False, edgecolor=color, linewidth=2.0)
+                )
+    axes.set_xlim(-0.5, len(choices) - 0.5)
+    axes.set_ylim(-0.5, len(depths) - 0.5)
+    axes.set_xticks(range(len(choices)), [count(choice["budget"]) for choice in choices])
+    axes.set_yticks(range(len(depths)), [_stage(arm) for arm in depths])
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("number of labels")
+    axes.set_ylabel("stages up to")
+    return figure
+
+
+def _favourite(choice: Mapping[str, Any]) -> str:
+    """The depth that most rows chose, the deeper one of two."""
+    chosen: Mapping[str, int] = choice["chosen"]
+    return max(reversed(list(chosen)), key=lambda arm: chosen[arm])
+
+
+def _stage(arm: str) -> str:
+    return arm.removeprefix("frozen_").replace("_", " ")
+
+
+def _interval(entry: Mapping[str, Any]) -> Cell:
+    mean = f"{100 * entry['mean']:.1f}"
+    if entry["low"] is None:
+        return Cell(mean, NO_INTERVAL)
+    return Cell(mean, f"{100 * entry['low']:.1f} to {100 * entry['high']:.1f}")
