@@ -24,7 +24,7 @@ import torch
 from pydantic import TypeAdapter
 
 from benchmarks.comparison import machine
-from downstream.config import CurveConfig, StudyDataConfig
+from downstream.config import CurveConfig, CurveDataConfig
 from downstream.features import FeaturesConfig
 from downstream.head_arms import FixedFeatures, fixed_features, head_rows, image_graph
 from downstream.heads.build import StudyHeadConfig
@@ -46,7 +46,7 @@ class Bench:
             name="graph-heads",
             runs_dir=runs_dir,
             encoder=args.encoder,
-            data=StudyDataConfig(
+            data=CurveDataConfig(
                 train=f"{args.folder}/train-*.tar", test=f"{args.folder}/test-*.tar"
             ),
             budgets=(args.labels,),

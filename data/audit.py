@@ -9,8 +9,8 @@ it. This is the ratio test of Lowe, "Distinctive image features from scale-invar
 """
 
 from collections import defaultdict
-from pathlib import Path
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.audit_candidates import describe, nearest
-from data.audit_images import AuditImages, shape_text
+from data.audit_images import ComparedImages
 from data.audit_pixels import distances
-from data.errors import DataError
 from data.progress import Progress
 
 Role = Literal["pretrain", "train"]
+Kind = Literal["exact", "near"]
 
 CANDIDATES = 12
 FOLLOWER = 4
@@ -44,7 +44,7 @@ class Pair(BaseModel):
     pretrain: str | None = None
     train: str | None = None
     test: str
-    kind: Literal["exact", "near"]
+    kind: Kind
     distance: float = Field(description="0: the same pixels, or the same but for the brightness")
 
     @property
@@ -64,59 +64,80 @@ class RoleCounts(BaseModel):
     test_images: int = Field(description="test images that have a copy among these, of any kind")
 
 
-def find_pairs(
-    learned: AuditImages,
-    roles: dict[Path, list[Role]],
-    test: AuditImages,
-) -> list[Pair]:
-    """All copies of test images among those learned from, the most alike first.
+class Copy(NamedTuple):
+    """A test image and its copy, by their rows; the distance is that of `Pair`."""
 
-    Args:
-        roles: what each shard of `learned` is for; a copy is named once for each role.
-    Raises:
-        DataError: the images have different shapes.
-    """
-    if learned.shape != test.shape:
-        raise DataError(
-            f"{test.names[0]} is {shape_text(test.shape)}, {learned.names[0]} is "
-            f"{shape_text(learned.shape)}: give --size and --channels, which bring all images to "
-            "one shape"
-        )
-    copies: defaultdict[bytes, list[int]] = defaultdict(list)
-    for row, content in enumerate(learned.hashes):
-        copies[content].append(row)
-    found: list[tuple[int, int, float]] = []
-    for row, content in enumerate(test.hashes):
-        found += [(row, copy, 0.0) for copy in copies.get(content, ())]
+    test: int
+    learned: int
+    kind: Kind
+    distance: float
+
+
+def find_copies(learned: ComparedImages, test: ComparedImages) -> list[Copy]:
+    """All copies of test images among those learned from, which have the same shape."""
+    found = find_exact_copies(learned.hashes, test.hashes)
     # Copies of one another among the learned images would take one another's place as candidates.
+    copies = _rows_by_content(learned.hashes)
     first = torch.tensor([rows[0] for rows in copies.values()])
     for row, one, distance in _near(test.pixels, learned.pixels[first]):
         content = learned.hashes[int(first[one])]
         if content != test.hashes[row]:
-            found += [(row, copy, distance) for copy in copies[content]]
+            found += [Copy(row, copy, "near", round(distance, 5)) for copy in copies[content]]
+    return found
+
+
+def find_exact_copies(learned: Sequence[bytes], test: Sequence[bytes]) -> list[Copy]:
+    """All copies of test images among those learned from that have the same pixels, by hashes."""
+    copies = _rows_by_content(learned)
+    return [
+        Copy(row, copy, "exact", 0.0)
+        for row, content in enumerate(test)
+        for copy in copies.get(content, ())
+    ]
+
+
+def named_pairs(
+    copies: Sequence[Copy],
+    learned: Sequence[str],
+    test: Sequence[str],
+    roles: Sequence[Sequence[Role]],
+) -> list[Pair]:
+    """Copies by the images' names, the most alike first.
+
+    Args:
+        learned, test: the names of all images, by row.
+        roles: what each learned image is for; a copy is named once for each role.
+    """
     pairs = [
         Pair(
-            **{role: learned.names[copy]},
-            test=test.names[row],
-            kind="exact" if test.hashes[row] == learned.hashes[copy] else "near",
-            distance=round(distance, 5),
+            **{role: learned[copy.learned]},
+            test=test[copy.test],
+            kind=copy.kind,
+            distance=copy.distance,
         )
-        for row, copy, distance in found
-        for role in roles[learned.shards[copy]]
+        for copy in copies
+        for role in roles[copy.learned]
     ]
     return sorted(pairs, key=lambda p: (p.kind != "exact", p.distance, p.test, p.learned))
 
 
-def count_pairs(pairs: list[Pair], role: Role, images: int) -> RoleCounts:
-    """The counts of one role's pairs."""
-    of_role = [pair for pair in pairs if getattr(pair, role) is not None]
-    exact = sum(pair.kind == "exact" for pair in of_role)
+def count_copies(copies: Sequence[Copy], roles: Sequence[Sequence[Role]], role: Role) -> RoleCounts:
+    """The counts of one role; `roles` says what each learned image is for."""
+    own = [copy for copy in copies if role in roles[copy.learned]]
+    exact = sum(copy.kind == "exact" for copy in own)
     return RoleCounts(
-        images=images,
+        images=sum(role in of_image for of_image in roles),
         exact_pairs=exact,
-        near_pairs=len(of_role) - exact,
-        test_images=len({pair.test for pair in of_role}),
+        near_pairs=len(own) - exact,
+        test_images=len({copy.test for copy in own}),
     )
+
+
+def _rows_by_content(hashes: Sequence[bytes]) -> dict[bytes, list[int]]:
+    found: defaultdict[bytes, list[int]] = defaultdict(list)
+    for row, content in enumerate(hashes):
+        found[content].append(row)
+    return found
 
 
 def _near(test: Tensor, learned: Tensor) -> list[tuple[int, int, float]]:

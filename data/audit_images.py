@@ -1,7 +1,8 @@
-"""The images of an audit: shards decoded into memory, with each sample's name and hash."""
+"""The images of an audit, with each sample's name and hash: shards decoded into memory, or images
+that are in memory already."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +22,9 @@ SMALLEST_SIDE = 8
 
 
 @dataclass(frozen=True)
-class AuditImages:
-    """Images in the order of their shards."""
+class ComparedImages:
+    """What is compared of images."""
 
-    names: list[str]
-    """SHARD FILE:KEY of each."""
-    shards: list[Path]
-    """The shard of each."""
     hashes: list[bytes]
     """Equal for images of equal shape and pixels, at their full size."""
     pixels: Tensor
@@ -36,7 +33,17 @@ class AuditImages:
     """Channels, height and width before they were scaled down."""
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.hashes)
+
+
+@dataclass(frozen=True)
+class AuditImages(ComparedImages):
+    """Images in the order of their shards."""
+
+    names: list[str]
+    """SHARD FILE:KEY of each."""
+    shards: list[Path]
+    """The shard of each."""
 
 
 def read_images(
@@ -83,14 +90,31 @@ def read_images(
                 )
             names.append(name)
             places.append(shard)
-            hashes.append(hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+            hashes.append(_hash(image))
             images.append(image)
             on_image()
         if images:
             blocks.append(_scaled_down(torch.from_numpy(np.stack(images))))
     if shape is None:
         raise DataError(f"{what}: there is no image in these shards")
-    return AuditImages(names, places, hashes, torch.cat(blocks), shape)
+    return AuditImages(hashes, torch.cat(blocks), shape, names, places)
+
+
+def images_in_memory(sets: Sequence[Tensor]) -> ComparedImages:
+    """The images of sets uint8 [N, C, H, W] that are decoded already, one set after another.
+
+    All are of one shape, of which `incomparable` has nothing to say.
+    """
+    return ComparedImages(
+        hashes=[content for images in sets for content in hash_images(images)],
+        pixels=torch.cat([_scaled_down(images) for images in sets]),
+        shape=tuple(sets[0].shape[1:]),
+    )
+
+
+def hash_images(images: Tensor) -> list[bytes]:
+    """A hash of each image [N, C, H, W]: equal where the pixels are."""
+    return [_hash(image) for image in images.numpy()]
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
@@ -99,16 +123,23 @@ def shape_text(shape: tuple[int, ...]) -> str:
     return f"{width} x {height} in {'grey' if channels == 1 else 'colour'}"
 
 
-def _check_size(name: str, shape: tuple[int, ...]) -> None:
+def _hash(image: npt.NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+
+
+def incomparable(shape: tuple[int, ...]) -> str | None:
+    """Why near copies cannot be told among images of a shape [C, H, W]; None where they can."""
     if min(shape[1:]) < SMALLEST_SIDE:
-        raise DataError(
-            f"{name} is {shape_text(shape)}: too small to tell copies apart, "
-            f"{SMALLEST_SIDE} x {SMALLEST_SIDE} is the least"
-        )
+        least = f"{SMALLEST_SIDE} x {SMALLEST_SIDE} is the least"
+        return f"{shape_text(shape)}: too small to tell copies apart, {least}"
     if max(shape[1:]) > SMALLEST_SIDE * min(shape[1:]):
-        raise DataError(
-            f"{name} is {shape_text(shape)}: too narrow to compare; give --size, which crops it"
-        )
+        return f"{shape_text(shape)}: too narrow to compare"
+    return None
+
+
+def _check_size(name: str, shape: tuple[int, ...]) -> None:
+    if found := incomparable(shape):
+        raise DataError(f"{name} is {found}; give --size, which scales and crops it")
 
 
 def _scaled_down(images: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
 """The page of an audit: the pairs that were found, as pictures beside each other."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data.audit_images import AuditImages
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from data.audit import Copy, Kind, Pair, Role
 from data.audit_report import Audit
 from pages import style
 from pages.html import render
@@ -12,7 +16,47 @@ from pages.pictures import thumbnail
 MOST_SHOWN = 200
 """Pairs of a kind on the page; audit.json has them all."""
 _SIDE = 64
-_WORDS = {"pretrain": "pretraining", "train": "training"}
+_WORDS: dict[Role, str] = {"pretrain": "pretraining", "train": "training"}
+
+
+class ShownPair(BaseModel):
+    """A pair as the macro of `image_pairs.html.j2` shows it; pictures are data URIs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    test: str
+    learned: str
+    kind: Kind
+    distance: float
+    role: str = Field(description="in words")
+    test_picture: str
+    learned_picture: str
+
+
+def show_pair(
+    found: Pair | Copy,
+    names: tuple[str, str],
+    images: tuple[Tensor, Tensor],
+    roles: Sequence[Role],
+    *,
+    side: int = _SIDE,
+) -> ShownPair:
+    """A pair with its images uint8 [C, H, W], which are shown at most `side` pixels wide.
+
+    Args:
+        names, images: of the test image and of its copy.
+        roles: what the copy is learned for.
+    """
+    test, learned = (_picture(image, side) for image in images)
+    return ShownPair(
+        test=names[0],
+        learned=names[1],
+        kind=found.kind,
+        distance=found.distance,
+        role=" and ".join(_WORDS[role] for role in roles),
+        test_picture=test,
+        learned_picture=learned,
+    )
 
 
 def render_audit(audit: Audit, *, command: str, version: str) -> str:
@@ -60,14 +104,15 @@ def _sections(audit: Audit, kinds: list[tuple[str, str, str]]) -> list[dict[str,
     for kind, heading, text in kinds:
         pairs = [pair for pair in audit.report.pairs if pair.kind == kind]
         shown = [
-            {
-                "test": pair.test,
-                "learned": pair.learned,
-                "role": _WORDS["pretrain" if pair.pretrain is not None else "train"],
-                "distance": f"{pair.distance:.4f}",
-                "test_picture": _picture(audit.test, test_rows[pair.test]),
-                "learned_picture": _picture(audit.learned, rows[pair.learned]),
-            }
+            show_pair(
+                pair,
+                (pair.test, pair.learned),
+                (
+                    audit.test.pixels[test_rows[pair.test]],
+                    audit.learned.pixels[rows[pair.learned]],
+                ),
+                ["pretrain" if pair.pretrain is not None else "train"],
+            )
             for pair in pairs[:MOST_SHOWN]
         ]
         sections.append(
@@ -76,5 +121,6 @@ def _sections(audit: Audit, kinds: list[tuple[str, str, str]]) -> list[dict[str,
     return sections
 
 
-def _picture(images: AuditImages, row: int) -> str:
-    return thumbnail(images.pixels[row].numpy(), side=_SIDE)
+def _picture(image: Tensor, side: int) -> str:
+    # Of images of other than one or three channels the first ones are shown.
+    return thumbnail(image[: 3 if len(image) >= 3 else 1].numpy(), side=side)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from data import audit, audit_pixels
 from data.audit import Pair, Role, RoleCounts
-from data.audit_images import LARGEST_SIDE, AuditImages, read_images
+from data.audit_images import LARGEST_SIDE, AuditImages, read_images, shape_text
 from data.errors import DataError
 from data.progress import Progress
 from data.shards import expand_shards
@@ -126,7 +126,14 @@ def run_audit(
 
     tests = read("test", test_shards)
     learned = read("learned", list(roles))
-    pairs = audit.find_pairs(learned, roles, tests)
+    if learned.shape != tests.shape:
+        raise DataError(
+            f"{tests.names[0]} is {shape_text(tests.shape)}, {learned.names[0]} is "
+            f"{shape_text(learned.shape)}: give --size and --channels, which bring all images to "
+            "one shape"
+        )
+    roles_of = [roles[shard] for shard in learned.shards]
+    copies = audit.find_copies(learned, tests)
     channel_count, height, width = tests.shape
     report = AuditReport(
         inputs=Inputs(
@@ -138,12 +145,10 @@ def run_audit(
         ),
         test_images=len(tests),
         counts={
-            role: audit.count_pairs(
-                pairs, role, sum(role in roles[shard] for shard in learned.shards)
-            )
+            role: audit.count_copies(copies, roles_of, role)
             for role, shards in given.items()
             if shards
         },
-        pairs=pairs,
+        pairs=audit.named_pairs(copies, learned.names, tests.names, roles_of),
     )
     return Audit(report=report, learned=learned, test=tests)

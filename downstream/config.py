@@ -64,13 +64,28 @@ class StudyDataConfig(ReadingConfig):
     )
 
 
+class CurveDataConfig(StudyDataConfig):
+    """Labelled images, and what is done about test images of which copies are learned from."""
+
+    audit: Literal["near", "exact"] = Field(
+        "near",
+        description="which copies of test images are looked for: near ones too (docs/audit.md), or "
+        "only those of the same pixels, for sets too large to compare",
+    )
+    remove_copies: bool = Field(
+        False,
+        description="leave test images that have a copy among data.train or data.pretraining out "
+        "of all scores",
+    )
+
+
 class StudySettings(RowsConfig):
     """What is compared on which labels, whatever the encoder is."""
 
     allow_external: bool = Field(
         False, description="import and run the code that an encoder of kind external names"
     )
-    data: StudyDataConfig
+    data: CurveDataConfig
     budgets: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
         (50, 100, 250, 500, 1000, 3000),
         description="numbers of labels that a method sees in all, validation labels included",

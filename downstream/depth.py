@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field, PositiveInt, field_validator
 
 from downstream.arms import Label
-from downstream.config import CurveConfig, StudyDataConfig
+from downstream.config import CurveConfig, CurveDataConfig
 from downstream.features import FeaturesConfig
 from downstream.heads.build import StudyHeadConfig
 from downstream.heads.problems import Inference
@@ -38,7 +38,7 @@ class DepthConfig(RowsConfig):
     allow_external: bool = Field(
         False, description="import and run the code that an encoder of kind external names"
     )
-    data: StudyDataConfig
+    data: CurveDataConfig
     budget: PositiveInt = Field(1000, description="number of labels that a head sees in all")
     draws: PositiveInt = Field(
         5,

@@ -15,6 +15,7 @@ from downstream.arms import (
     ShortArm,
     is_pretrained,
 )
+from downstream.audit_file import make_audit_file
 from downstream.config import CurveConfig, StudySettings
 from downstream.gallery_making import make_gallery
 from downstream.ranks import ALONE, Ranks
@@ -71,6 +72,7 @@ def run_encoder_studies(
             return None
         if ranks.owner:
             make_gallery(rows)
+            make_audit_file(rows)
             write_summary(rows)
         finished.append((header, rows))
     return [rows for _, rows in finished]

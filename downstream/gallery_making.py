@@ -75,14 +75,15 @@ def _gallery(bench: Workbench) -> Gallery:
     features = fixed_features("frozen", encoder.seed, inputs, config, bench.featured, device)
     labelled = bench.draws[0][: max(config.budgets)]
     probabilities = _probabilities(bench, features, labelled)
-    wrong, mistakes = _worst_mistakes(probabilities, inputs.test)
+    scored = inputs.scored_rows()
+    wrong, mistakes = _worst_mistakes(probabilities, inputs.test, torch.from_numpy(scored))
     searched = bench.featured[evenly_spread(len(bench.featured), _SEARCHED)]
     return Gallery(
         encoder=str(encoder.path),
         seed=encoder.seed,
         budget=len(labelled),
         draw=0,
-        tested=len(inputs.test),
+        tested=len(scored),
         wrong=wrong,
         searched=len(searched),
         embedding=_embedding(bench),
@@ -109,10 +110,12 @@ def _probabilities(
     return all_logits(heads, torch.from_numpy(features.test))[0].double().softmax(dim=1)
 
 
-def _worst_mistakes(probabilities: Tensor, test: LabelledImages) -> tuple[int, list[Mistake]]:
-    """How many test images are taken for another class, and those of the highest confidence."""
+def _worst_mistakes(
+    probabilities: Tensor, test: LabelledImages, scored: Tensor
+) -> tuple[int, list[Mistake]]:
+    """How many of the scored test images are wrong, and those of the highest confidence."""
     confidence, predicted = probabilities.max(dim=1)
-    wrong = torch.nonzero(predicted != test.labels)[:, 0]
+    wrong = scored[predicted[scored] != test.labels[scored]]
     worst = wrong[confidence[wrong].argsort(descending=True, stable=True)][:WORST]
     return len(wrong), [
         Mistake(

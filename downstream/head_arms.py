@@ -25,7 +25,6 @@ from downstream.heads.problems import FittedHead, all_logits
 from downstream.image_arms import image_features
 from downstream.inference import row_inference
 from downstream.inputs import StudyInputs, fresh_encoder
-from downstream.metrics import row_scores
 from downstream.results import Row, RowKey
 from models.encoders import Encoder
 from training.randomness import derive_seed
@@ -166,7 +165,7 @@ def head_rows(
                 labels_used=len(labelled),
                 draw=draw,
                 seed=seed,
-                **row_scores(own, inputs.test.labels.numpy()),
+                **inputs.scores(own),
                 seconds=seconds,
                 choices=head.choices,
                 inference=row_inference(arm, config, inputs),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from downstream.arms import EQUAL_COMPUTE, ArmConfig
 from downstream.config import CurveConfig, StudyDataConfig
 from downstream.costs import pretraining_images
 from downstream.features import FeaturesConfig, check_stages
+from downstream.metrics import row_scores
 from downstream.reuse_check import check_reuse
 from models.artifact import (
     ArtifactHeader,
@@ -62,7 +64,11 @@ class PretrainedEncoder:
 class StudyInputs:
     """Everything that rows are computed from, besides the config.
 
-    `pretraining` holds the images of `data.pretraining`, which only the leak check reads.
+    Fields:
+        pretraining: the images of `data.pretraining`, which only the leak check and the audit read.
+        copies: bool [M], which test images have a copy among those learned from; None where that
+            was not asked.
+        remove_copies: whether these are left out of all scores.
     """
 
     train: LabelledImages
@@ -70,6 +76,8 @@ class StudyInputs:
     pretraining: ResidentStore | None
     class_names: tuple[str, ...]
     encoders: tuple[PretrainedEncoder, ...]
+    copies: NDArray[np.bool_] | None = None
+    remove_copies: bool = False
 
     @property
     def classes(self) -> int:
@@ -80,6 +88,17 @@ class StudyInputs:
         """Return how many of some training rows are of each class."""
         labels = self.train.labels[torch.from_numpy(rows)]
         return torch.bincount(labels, minlength=self.classes).tolist()
+
+    def scored_rows(self) -> NDArray[np.int64]:
+        """Return the rows of the test images that scores are of, ascending."""
+        if self.copies is None or not self.remove_copies:
+            return np.arange(len(self.test))
+        return np.flatnonzero(~self.copies)
+
+    def scores(self, logits: NDArray[np.float32]) -> dict[str, Any]:
+        """Return every score of a row, as `row_scores`, of logits [M, K] of all test images."""
+        labels = self.test.labels.numpy()
+        return row_scores(logits, labels, self.copies, remove_copies=self.remove_copies)
 
     def encoder_of_seed(self, seed: int) -> PretrainedEncoder:
         """Return the encoder whose rows carry a seed."""

@@ -115,11 +115,25 @@ def _data(config: CurveConfig, environment: Mapping[str, Any]) -> list[str]:
         f"Of the {train['images']:,} training images of {name}, {budgets} were labelled, in "
         f"{config.draws} random draws; {_sampling(config)} Budgets are nested within a draw, all "
         f"arms see the same draws, and accuracy is that on the {test['images']:,} test images.",
+        *_copies(config, environment),
     ]
     if config.label_noise > 0:
         share = f"{100 * config.label_noise:g}\\,\\%"
         sentences.append(f"In the training set {share} of the labels were replaced at random.")
     return sentences
+
+
+def _copies(config: CurveConfig, environment: Mapping[str, Any]) -> list[str]:
+    """What was done about test images that have copies; nothing where none has."""
+    audit = environment.get("audit")
+    if audit is None or not audit["test_images"]:
+        return []
+    kinds = "exact or near" if audit["compared"] == "near" else "exact"
+    fate = "were left out of all scores" if config.data.remove_copies else "were kept"
+    return [
+        f"Of these, {audit['test_images']:,} have an {kinds} copy among the images learned from; "
+        f"they {fate}."
+    ]
 
 
 def _sampling(config: CurveConfig) -> str:

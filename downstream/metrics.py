@@ -72,15 +72,32 @@ def class_accuracies(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> 
     return [scores.recall for scores in class_scores(confusion)]
 
 
-def row_scores(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Any]:
+def row_scores(
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    copies: NDArray[np.bool_] | None = None,
+    *,
+    remove_copies: bool = False,
+) -> dict[str, Any]:
     """Return every score of a study's row, by its field of `results.Row`.
 
     Args:
         logits: [N, K], unnormalized log-probabilities.
         labels: [N], in [0, K).
+        copies: [N], which test images have a copy among those learned from.
+        remove_copies: score the others alone.
     """
+    apart: dict[str, float] = {}
+    if copies is not None and copies.any() and not copies.all():
+        if remove_copies:
+            apart["with_copies"] = classification_scores(logits, labels).accuracy
+            logits, labels = logits[~copies], labels[~copies]
+        else:
+            others = classification_scores(logits[~copies], labels[~copies])
+            apart["without_copies"] = others.accuracy
     return {
         **classification_scores(logits, labels)._asdict(),
         "ece": expected_calibration_error(logits, labels),
         "class_accuracies": class_accuracies(logits, labels),
+        **apart,
     }

@@ -14,7 +14,6 @@ from downstream.attempts import Attempts
 from downstream.config import CurveConfig
 from downstream.inference import row_inference
 from downstream.inputs import StudyInputs
-from downstream.metrics import row_scores
 from downstream.mode_fit import fit_mode
 from downstream.results import Row, RowKey
 from training.randomness import derive_seed
@@ -47,7 +46,7 @@ def mode_row(
     fitted = fit_mode(training.mode, attempts, labelled, seed=seed)
     # The test set is read here and nowhere before: all choices are made.
     logits = attempts.logits(fitted.attempt, inputs.test.images)
-    scores = row_scores(logits.numpy(), inputs.test.labels.numpy())
+    scores = inputs.scores(logits.numpy())
     return Row(
         **key._asdict(),
         labels_used=len(labelled),

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from downstream.arms import WITHOUT_ENCODER, Arm, is_pretrained
 from downstream.config import CurveConfig
+from downstream.copy_notes import copy_notes, copy_warnings
 from downstream.head_arms import CALIBRATION_IMAGES
 from downstream.heads.build import StudyHeadConfig
 from downstream.heads.discriminant import DiscriminantConfig
@@ -110,22 +111,9 @@ def study_notes(config: CurveConfig, environment: Mapping[str, Any], leaks: Leak
         for labels, draws in sorted(settings.draws_from.items()):
             if draws < config.draws and any(budget >= labels for budget in config.budgets):
                 notes.append(f"From {labels:,} labels on, {arm} was run on {draws} draws only.")
-    if leaks.exact:
-        notes.append(
-            f"{leaks.exact} of {leaks.checked:,} test images are pixel for pixel among the images "
-            "learned from; they were counted, not removed."
-        )
-    else:
-        notes.append(
-            f"None of {leaks.checked:,} test images is pixel for pixel among the images learned "
-            "from."
-        )
-    if leaks.pretraining is None:
-        notes.append(
-            "The images of pretraining are not those of data.train and were not compared with the "
-            "test images; data.pretraining names them."
-        )
-    return notes
+    audit = environment.get("audit")
+    removed = config.data.remove_copies
+    return [*copy_warnings(leaks, audit, removed=removed), *notes, *copy_notes(leaks, audit)]
 
 
 def _stages(arm: Arm, config: CurveConfig) -> str:
@@ -223,6 +211,9 @@ def _seen(arm: Arm, config: CurveConfig, environment: Mapping[str, Any]) -> str:
     """Whether the test images were seen before they were scored, and by what."""
     saw_test = pretraining_saw_test(environment)
     if arm_inference(arm, config, saw_test=saw_test) == "inductive":
+        audit = environment.get("audit")
+        if audit is not None and audit["test_images"] and not config.data.remove_copies:
+            return "Inductive: no test image but those with copies was seen before the scores."
         return "Inductive: no test image was seen before the final scores."
     own = arm_inference(arm, config, saw_test=False) == "transductive"
     return (

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from downstream.audit_file import read_audit_file
 from downstream.gallery import read_gallery
 from downstream.gallery_pictures import gallery_drawings
 from downstream.report_figures import report_drawings
@@ -21,7 +22,7 @@ def write_report(run_dir: Path) -> Path:
     Args:
         run_dir: a study's folder with summary.json, config.yaml and results.jsonl.
     Raises:
-        InputError: one of these is missing, or gallery.json is damaged; one line.
+        InputError: one of these is missing, or gallery.json or audit.json is damaged; one line.
         PageError: the report cannot be written there; one line.
     """
     study = read_study(run_dir)
@@ -29,7 +30,7 @@ def write_report(run_dir: Path) -> Path:
         read_pretraining(Path(path), folder=run_dir, sha256=known["sha256"])
         for path, known in zip(study.config.encoders(), study.environment["encoders"], strict=True)
     ]
-    gallery = read_gallery(run_dir)
+    gallery, audit = read_gallery(run_dir), read_audit_file(run_dir)
     drawings = report_drawings(study, encoders, gallery)
     for drawing in (*drawings.values(), *gallery_drawings(gallery, study.summary["classes"])):
         for name, content in drawing.files().items():
@@ -39,5 +40,6 @@ def write_report(run_dir: Path) -> Path:
     for number, encoder in enumerate(encoders):
         for name, picture in encoder.pictures.items():
             write_file(run_dir / FIGURES / f"{name}-{number}.png", picture.read_bytes())
-    write_file(run_dir / "report.html", render_page(study, encoders, gallery, drawings).encode())
+    page = render_page(study, encoders, gallery, audit, drawings)
+    write_file(run_dir / "report.html", page.encode())
     return run_dir / "report.html"

@@ -11,9 +11,11 @@ from typing import Any
 
 from PIL import Image
 
+from downstream.audit_file import StudyAuditReport
 from downstream.gallery import Gallery, has_pretrained_arm
 from downstream.methods_text import methods
 from downstream.report_classes import class_table
+from downstream.report_copies import copy_counts, copy_table
 from downstream.report_depth import depth_table
 from downstream.report_drawing import Drawing, ThemedFigure, count
 from downstream.report_gallery import asked_thumbnails, mistake_thumbnails, same_class
@@ -101,22 +103,25 @@ def render_page(
     study: StudyFiles,
     encoders: Sequence[Pretraining],
     gallery: Gallery | None,
+    audit: StudyAuditReport | None,
     drawings: Mapping[str, Drawing],
 ) -> str:
     """The whole page as HTML.
 
     Args:
+        audit: what audit.json holds, for its pictures.
         drawings: as `report_drawings` gives them.
     """
     figures = {name: drawing.themed() for name, drawing in drawings.items()}
     templates = Path(__file__).with_name("templates")
-    return render(templates, "report.html.j2", _context(study, encoders, gallery, figures))
+    return render(templates, "report.html.j2", _context(study, encoders, gallery, audit, figures))
 
 
 def _context(
     study: StudyFiles,
     encoders: Sequence[Pretraining],
     gallery: Gallery | None,
+    audit: StudyAuditReport | None,
     figures: Mapping[str, ThemedFigure],
 ) -> dict[str, Any]:
     summary, budgets = study.summary, study.budgets
@@ -171,7 +176,11 @@ def _context(
         "embedding": figures.get("embedding"),
         "gallery": gallery and _gallery(gallery, summary["classes"], len(encoders)),
         "no_gallery": _no_gallery(study),
-        "leaks": _leaks(summary["leaks"]),
+        "warnings": summary.get("warnings", []),
+        "copy_counts": copy_counts(summary),
+        "copies_removed": study.config.data.remove_copies,
+        "copies_shown": [] if audit is None else audit.shown,
+        "copies_table": copy_table(study),
         "notes": summary["notes"],
         "classes": summary["classes"],
         "identity": identity(study, encoders),
@@ -201,13 +210,14 @@ def _interval_in_words(study: StudyFiles) -> str:
 def _facts(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str, str]]:
     environment = study.environment
     train, test = environment["data"]["train"], environment["data"]["test"]
+    removed = environment["audit"]["test_images"] if study.config.data.remove_copies else 0
     pretrained = environment["encoders"]
     seconds = [encoder.seconds for encoder in encoders if encoder.seconds is not None]
     facts = [
         ("Images", train["dataset"] or "unnamed"),
         ("Classes", count(len(study.summary["classes"]))),
         ("Pretrained on", f"{count(pretrained[0]['trained_on']['images'])} images"),
-        ("Tested on", f"{count(test['images'])} images"),
+        ("Tested on", f"{count(test['images'] - removed)} images"),
         ("Draws", count(study.config.draws)),
         ("Pretraining runs", count(len(pretrained))),
     ]
@@ -263,16 +273,3 @@ def _picture(name: str, path: Path) -> Picture:
         width, height = image.size
     caption, alt = _PICTURE_TEXTS.get(name, (f"Preview “{name}”.", f"Grid of images: {name}."))
     return Picture(data_uri(content), width, height, caption, alt)
-
-
-def _leaks(leaks: Mapping[str, Any]) -> list[tuple[str, str]]:
-    unchecked = leaks["pretraining"] is None
-    return [
-        ("Test images compared", count(leaks["checked"])),
-        ("Also among the labelled training images", count(leaks["train"])),
-        (
-            "Also among the images of pretraining",
-            "not checked" if unchecked else count(leaks["pretraining"]),
-        ),
-        ("Repeats of an earlier test image", count(leaks["within_test"])),
-    ]

@@ -140,9 +140,9 @@ def _p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def points(difference: float) -> str:
-    """A difference of accuracies in percentage points with its sign, to one decimal."""
-    return f"{round(100 * difference, 1) + 0.0:+.1f}".replace("-", "−")
+def points(difference: float, digits: int = 1) -> str:
+    """A difference of accuracies in percentage points with its sign, to one decimal or more."""
+    return f"{round(100 * difference, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def saving_lines(savings: Sequence[Saving], budgets: Sequence[int]) -> list[Line]:

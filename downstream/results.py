@@ -49,6 +49,9 @@ class Row:
             accuracy on some of the test images.
         ece: expected calibration error, a fraction in [0, 1].
         class_accuracies: accuracy on the test images of each class; None: there are none.
+        without_copies: accuracy on the test images that have no copy among those learned from;
+            None: none has one, or those that have are left out of all other scores.
+        with_copies: of a study that leaves them out, accuracy on all test images.
     """
 
     arm: Arm
@@ -67,6 +70,8 @@ class Row:
     along: list[tuple[int, float]] | None = None
     ece: float | None = None
     class_accuracies: list[float | None] | None = None
+    without_copies: float | None = None
+    with_copies: float | None = None
 
     @property
     def key(self) -> RowKey:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from downstream.audit_file import AUDIT
 from downstream.budgets import resolve_budgets
 from downstream.config import CurveConfig
 from downstream.csv_files import CSV_FILES
@@ -17,7 +18,7 @@ from downstream.workbench import open_workbench
 
 _EXPORTS = (
     *("summary.json", *CSV_FILES, "report.html", "curve.png", "curve.svg"),
-    *(FIGURES, GALLERY),
+    *(FIGURES, GALLERY, AUDIT),
 )
 
 

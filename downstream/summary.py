@@ -11,6 +11,8 @@ from downstream.break_even import break_even, pretraining_price, worth_of
 from downstream.code_length import code_lengths
 from downstream.comparing import comparisons_of
 from downstream.config import CurveConfig
+from downstream.copy_notes import copy_warnings
+from downstream.copy_scores import copy_scores
 from downstream.costs import arm_costs, pretraining_cost
 from downstream.csv_files import CSV_FILES
 from downstream.depth_choice import depth_choices
@@ -83,7 +85,7 @@ def _summary(
     text = " ".join([text, *tuning_caveat(config)])
     if len(rows) < planned:
         text = f"Unfinished, {len(rows)} of {planned} rows: {text}"
-    leaks = Leaks.model_validate(environment["leaks"])
+    leaks, audit = Leaks.model_validate(environment["leaks"]), environment.get("audit")
     pretraining = [
         pretraining_cost(Path(path), read_artifact(path))
         for path in config.encoders()
@@ -146,6 +148,9 @@ def _summary(
         },
         "break_even": _break_even(against_controls, config.prices, pretraining),
         "leaks": {"exact": leaks.exact, **leaks.model_dump(mode="json")},
+        "audit": audit,
+        "copies": [asdict(found) for found in copy_scores(rows)],
+        "warnings": copy_warnings(leaks, audit, removed=config.data.remove_copies),
         "notes": study_notes(config, environment, leaks),
         "arm_notes": {arm: arm_notes(arm, config, environment) for arm in means},
         "provenance": dict(environment),

@@ -18,8 +18,7 @@ from downstream.config import CurveConfig
 from downstream.costs import pretraining_images
 from downstream.finetune import Fit, Scored
 from downstream.inference import row_inference
-from downstream.inputs import LabelledImages, StudyInputs, fresh_encoder
-from downstream.metrics import row_scores
+from downstream.inputs import StudyInputs, fresh_encoder
 from downstream.recipes import FitConfig, Recipe
 from downstream.results import Row, RowKey
 from downstream.trials import held_out_parts, race_trials
@@ -51,10 +50,10 @@ def train_row(
     bench = _Bench(key, labelled, inputs, config, accelerator)
     recipe, steps, choices = bench.choose()
     fit = bench.fit(recipe, labelled, purpose="final")
-    along = _train(fit, steps, inputs.test, config.scored_along)
+    along = _train(fit, steps, inputs, config.scored_along)
     bench.images += (recipe.head_steps + steps) * recipe.batch_size
     logits = fit.predict(inputs.test.images)
-    scores = row_scores(logits.numpy(), inputs.test.labels.numpy())
+    scores = inputs.scores(logits.numpy())
     return Row(
         **key._asdict(),
         labels_used=len(labelled),
@@ -67,14 +66,13 @@ def train_row(
     )
 
 
-def _train(
-    fit: Fit, steps: int, test: LabelledImages, times: int
-) -> list[tuple[int, float]] | None:
+def _train(fit: Fit, steps: int, inputs: StudyInputs, times: int) -> list[tuple[int, float]] | None:
     """Train up to a step; return steps and accuracy at halvings of it, if asked to."""
     if not times:
         fit.train(stop_at=steps)
         return None
-    rows = evenly_spread(len(test), _SCORED_ALONG)
+    scored, test = inputs.scored_rows(), inputs.test
+    rows = scored[evenly_spread(len(scored), _SCORED_ALONG)]
     labels = test.labels[torch.from_numpy(rows)]
     points = []
     for step in fit.along({math.ceil(steps / 2**halvings) for halvings in range(times)}):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from downstream.mode_arms import mode_row
 from downstream.mode_fit import mode_flops
 from downstream.plan import Group, draw_rows, planned_rows, row_groups
 from downstream.results import Row
+from downstream.study_audit import StudyAudit, audit_facts, audit_study
 from downstream.trained_arms import expected_images, train_row
 
 if TYPE_CHECKING:
@@ -25,19 +27,33 @@ if TYPE_CHECKING:
 
 
 def open_workbench(config: CurveConfig, accelerator: Accelerator) -> Workbench:
-    """Open a study's inputs and return its bench.
+    """Open a study's inputs, audit its test images and return its bench.
 
     Raises:
-        DataError, ModelError, InputError: as `open_inputs`.
+        DataError, ModelError, InputError: as `open_inputs` and `audit_study`.
     """
-    return Workbench(open_inputs(config), config, accelerator)
+    inputs = open_inputs(config)
+    audit = audit_study(inputs, config)
+    audited = replace(
+        inputs,
+        copies=audit.has_copy(len(inputs.test)),
+        remove_copies=config.data.remove_copies,
+    )
+    return Workbench(audited, audit, config, accelerator)
 
 
 class Workbench:
     """Computes the rows of groups; the result depends on config and inputs alone."""
 
-    def __init__(self, inputs: StudyInputs, config: CurveConfig, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        inputs: StudyInputs,
+        audit: StudyAudit,
+        config: CurveConfig,
+        accelerator: Accelerator,
+    ) -> None:
         self.inputs, self.config, self.accelerator = inputs, config, accelerator
+        self._audit = audit
         self.draws = draw_rows(inputs, config)
         self.featured = np.unique(np.concatenate(self.draws))
         if any(self._on_graph(arm) for arm in config.arm_names):
@@ -75,6 +91,7 @@ class Workbench:
                 for encoder in inputs.encoders
             ],
             "leaks": check_leaks(inputs).model_dump(mode="json"),
+            "audit": audit_facts(self._audit, inputs),
             "flops_per_image": self._flops_per_image,
         }
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from downstream.commands.config_arguments import add_config_command, print_instead
 from downstream.commands.say_cache import say_cache_size
+from downstream.commands.say_copies import say_copies
 from downstream.commands.sharing import add_sharing, end_without_report, ranks_of
 
 _TEXT = """\
@@ -50,6 +50,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run a study, and write and print what it shows."""
+    from downstream.audit_file import make_audit_file
     from downstream.config import CurveConfig
     from downstream.dry_run import plan_study
     from downstream.gallery_making import make_gallery
@@ -69,14 +70,10 @@ def run(args: argparse.Namespace) -> int:
     if folder is None or not ranks.owner:
         return end_without_report(args, ranks, config, folder)
     make_gallery(folder)
+    make_audit_file(folder)
     summary = write_summary(folder)
     report = write_report(folder)
-    if leaked := summary["leaks"]["exact"]:
-        print(
-            f"warning: {leaked} of {summary['leaks']['checked']} test images are pixel for pixel "
-            "among the images learned from; their scores say nothing of new images",
-            file=sys.stderr,
-        )
+    say_copies(summary)
     print(f"\n{summary['verdict']}\n\n{summary_table(summary)}\n\nreport: {report}")
     say_cache_size(config.runs_dir)
     return 0

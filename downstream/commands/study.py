@@ -10,6 +10,7 @@ from downstream.commands.config_arguments import (
     print_instead,
     say_how_to_go_on,
 )
+from downstream.commands.say_copies import say_copies
 
 _TEXT = """\
 Ask whether pretraining helped, for several encoders at once: accuracy against the number of labels
@@ -72,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     found = compare_studies(studies)
     folder = Path(config.runs_dir, config.name)
     page = write_comparison(found, folder, name=config.name)
+    for name, files in found.studies.items():
+        say_copies(files.summary, of=name)
     for name, files in found.studies.items():
         print(f"\n{name}: {files.summary['verdict']}")
     if len(studies) > 1:

@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from downstream.arms import Label
-from downstream.config import CurveConfig, StudyDataConfig, distinct
+from downstream.config import CurveConfig, CurveDataConfig, StudyDataConfig, distinct
 from downstream.features import FeaturesConfig
 from downstream.heads.build import HeadConfig
 from downstream.heads.softmax import SoftmaxConfig
@@ -158,12 +158,13 @@ class EnsembleConfig(RowsConfig):
         settings: dict[str, Any] = {
             key: getattr(self, key)
             for key in (
-                *("name", "runs_dir", "seed", "allow_external", "data", "budgets", "draws"),
+                *("name", "runs_dir", "seed", "allow_external", "budgets", "draws"),
                 *("features", "head", "finetune"),
             )
         }
         return CurveConfig(
             encoder=encoder,
+            data=CurveDataConfig(**self.data.model_dump()),
             arms=("frozen", "finetuned", "scratch"),
             # A study tries as many recipes from scratch as otherwise; here all are one.
             scratch=FitConfig(recipe=self.scratch, trials=({},) * len(self.finetune.trials)),
