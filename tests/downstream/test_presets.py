@@ -8,7 +8,8 @@ from downstream.__main__ import main
 
 FOLDER = Path(__file__).parents[2] / "configs/downstream"
 COMMANDS = {name: name for name in ("depth", "ensemble", "modes", "study", "train")} | {
-    "ensemble_fashion_mnist": "ensemble"
+    "ensemble_fashion_mnist": "ensemble",
+    "fashion_mnist": "study",
 }
 
 

@@ -136,17 +136,19 @@ def test_pretraining_on_other_images_is_checked_only_if_they_are_given(study, di
 
 def test_rows_survive_a_cut_off_line(tmp_path: Path):
     path = tmp_path / "results.jsonl"
-    row = Row("frozen", 20, 20, 0, 0, 0.5, 0.4, 1.0, 0.1, {"strength": 0.1})
+    first, second, third = (
+        Row("frozen", 20, 20, draw, 0, 0.5, 0.4, 1.0, 0.1, {"strength": 0.1}) for draw in range(3)
+    )
     file = ResultsFile(path)
-    file.append([row, row])
+    file.append([first, second])
     file.close()
     with path.open("a") as file:
         file.write('{"arm": "frozen", "bud')
-    assert read_rows(path, Row) == [row, row]
+    assert read_rows(path, Row) == [first, second]
     file = ResultsFile(path)
-    file.append([row])
+    file.append([third])
     file.close()
-    assert read_rows(path, Row) == [row] * 3
+    assert read_rows(path, Row) == [first, second, third]
     assert path.read_text().count("\n") == 3
     with pytest.raises(TypeError):
         Row(**{"arm": "frozen"})
