@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from data.errors import DataError
 
 ABOUT_FILE = "about.json"
-SPLITS = ("train", "test")
+SPLITS = ("train", "val", "test", "unlabeled")
+_MAX_NAMES_BYTES = 2**16
+_MAX_CLASSES = 2**20
 
 
 class About(BaseModel):
@@ -105,20 +107,56 @@ def read_about(folder: Path) -> About:
 
 
 def class_names(
-    labels: dict[str, npt.NDArray[np.int64]], about: About, where: str
+    labels: dict[str, npt.NDArray[np.int64]],
+    about: About,
+    where: str,
+    names: list[str] | None = None,
+    names_file: str = ABOUT_FILE,
 ) -> list[str] | None:
-    """Names by label: those of `about`, else the numbers themselves; None without labels."""
+    """Names by label; None without labels.
+
+    Args:
+        labels: class numbers [N] per split.
+        about: its classes come first.
+        where: the source, for messages.
+        names: those that the source's own `names_file` tells, taken next; without either, a class
+            is called by its number.
+    Raises:
+        DataError: a label has no name.
+    """
     if not labels:
         return None
     num_classes = max(int(values.max(initial=-1)) for values in labels.values()) + 1
-    if about.classes is None:
-        return [str(label) for label in range(num_classes)]
-    if len(about.classes) < num_classes:
+    if num_classes > _MAX_CLASSES:
         raise DataError(
-            f"{where}: label {num_classes - 1} has no name, {ABOUT_FILE} names "
-            f"{len(about.classes)} classes"
+            f"{where}: label {num_classes - 1}; labels count classes from 0, up to 2^20"
         )
-    return about.classes
+    known = about.classes or names
+    if known is None:
+        return [str(label) for label in range(num_classes)]
+    if len(known) < num_classes:
+        raise DataError(
+            f"{where}: label {num_classes - 1} has no name, "
+            f"{ABOUT_FILE if about.classes else names_file} names {len(known)} classes"
+        )
+    return known
+
+
+def read_class_names(path: Path) -> list[str] | None:
+    """Read a text file with the name of a class in each line; None where there is none.
+
+    Raises:
+        DataError: it is above 64 KiB, or no text in UTF-8.
+    """
+    if not path.is_file():
+        return None
+    if path.stat().st_size > _MAX_NAMES_BYTES:
+        raise DataError(f"{path}: above {_MAX_NAMES_BYTES} bytes; it holds a class name per line")
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: no UTF-8: {error}; it holds a class name per line") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def file_sha256(path: Path) -> str:
