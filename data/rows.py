@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,14 @@ from data.errors import DataError
 _CHUNK_BYTES = 2**22
 
 
-def read_exactly(file: IO[bytes], size: int) -> bytes:
+class Readable(Protocol):
+    """An open file, or something else that gives bytes one after the other."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; fewer only at the end."""
+
+
+def read_exactly(file: Readable, size: int) -> bytes:
     """Read `size` bytes.
 
     Raises:
@@ -25,7 +32,7 @@ def read_exactly(file: IO[bytes], size: int) -> bytes:
     return data
 
 
-def iter_rows(file: IO[bytes], shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:
+def iter_rows(file: Readable, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield an array's rows, uint8 of `shape[1:]` each, from where the file stands.
 
     Raises:

@@ -11,6 +11,7 @@ from data.sources_cifar import CifarSource, is_cifar_folder
 from data.sources_folder import ImageFolderSource
 from data.sources_idx import IdxSource, is_idx_folder
 from data.sources_stl import StlSource, is_stl_folder
+from data.sources_svhn import SvhnSource, is_svhn_folder
 from data.sources_webdataset import WebDatasetSource, is_shard_folder
 from data.sources_zip import ZipSource
 
@@ -41,7 +42,7 @@ def open_source(spec: str, *, size: int | None = None) -> Source:
     )
     raise DataError(
         f"{spec}: {found}; give {' or '.join(BUNDLED_SETS)}, a file {', '.join(_FILE_KINDS)} or "
-        ".tar, a folder of images, or one of IDX, CIFAR or STL-10 files"
+        ".tar, a folder of images, or one of IDX, CIFAR, STL-10 or SVHN files"
     )
 
 
@@ -52,6 +53,8 @@ def _open_folder(folder: Path, size: int | None) -> Source:
         return CifarSource(folder, size=size)
     if is_stl_folder(folder):
         return StlSource(folder, size=size)
+    if is_svhn_folder(folder):
+        return SvhnSource(folder, size=size)
     if is_shard_folder(folder):
         return WebDatasetSource(str(folder), size=size)
     return ImageFolderSource(folder, size=size)
