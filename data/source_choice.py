@@ -10,6 +10,7 @@ from data.sources_arrays import NpzSource
 from data.sources_cifar import CifarSource, is_cifar_folder
 from data.sources_folder import ImageFolderSource
 from data.sources_idx import IdxSource, is_idx_folder
+from data.sources_parquet import ParquetSource, is_parquet_folder
 from data.sources_stl import StlSource, is_stl_folder
 from data.sources_svhn import SvhnSource, is_svhn_folder
 from data.sources_webdataset import WebDatasetSource, is_shard_folder
@@ -57,10 +58,13 @@ def _open_folder(folder: Path, size: int | None) -> Source:
         return SvhnSource(folder, size=size)
     if is_shard_folder(folder):
         return WebDatasetSource(str(folder), size=size)
+    if is_parquet_folder(folder):
+        return ParquetSource(folder, size=size)
     return ImageFolderSource(folder, size=size)
 
 
 _FILE_KINDS: dict[str, Callable[[Path, int | None], Source]] = {
     ".npz": lambda path, size: NpzSource(path, size=size),
+    ".parquet": lambda path, size: ParquetSource(path, size=size),
     ".zip": lambda path, size: ZipSource(path, size=size),
 }

@@ -1,7 +1,8 @@
 """Where images to be packed come from: what every source offers."""
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,8 @@ from data.errors import DataError
 
 ABOUT_FILE = "about.json"
 SPLITS = ("train", "val", "test", "unlabeled")
+_ALSO = {"val": "validation"}
+_WORDS = re.compile(r"[A-Za-z]+")
 _MAX_NAMES_BYTES = 2**16
 _MAX_CLASSES = 2**20
 
@@ -157,6 +160,23 @@ def read_class_names(path: Path) -> list[str] | None:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: no UTF-8: {error}; it holds a class name per line") from error
     return [line.strip() for line in lines if line.strip()]
+
+
+def files_by_split(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files in their order by the split whose name is a word of theirs; `train` without such."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        words = {word.lower() for word in _WORDS.findall(path.stem)}
+        named = (split for split in SPLITS if words & {split, _ALSO.get(split)})
+        found.setdefault(next(named, SPLITS[0]), []).append(path)
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def name_without_split(path: Path) -> str:
+    """The words of a file's name that name no split; its folder's name where none are left."""
+    splits = {*SPLITS, *_ALSO.values(), "of"}
+    words = [word for word in _WORDS.findall(path.stem) if word.lower() not in splits]
+    return "-".join(words) or path.resolve().parent.name
 
 
 def file_sha256(path: Path) -> str:

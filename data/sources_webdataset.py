@@ -1,6 +1,5 @@
 """Images from WebDataset shards, to be packed anew: other shards, another size or encoding."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,16 +10,15 @@ from data.encoded_images import EncodedImage, EncodedImages
 from data.errors import DataError
 from data.shards import BadSample, expand_shards, iter_samples
 from data.sources import (
-    SPLITS,
     About,
     SourceImage,
     UnreadableImage,
     class_names,
+    files_by_split,
+    name_without_split,
     read_about,
 )
 from data.sources_folder import images_below
-
-_WORDS = re.compile(r"[A-Za-z]+")
 
 
 def is_shard_folder(folder: Path) -> bool:
@@ -52,10 +50,14 @@ class WebDatasetSource:
                     raise DataError(f"{shard}: no such file, but {DATASET_FILE} lists it")
         elif folder is not None:
             about = read_about(folder)
-            self._shards = _by_split(sorted(folder.glob("*.tar")))
+            self._shards = files_by_split(sorted(folder.glob("*.tar")))
         else:
-            self._shards = _by_split(expand_shards(spec))
-        self.name = about.name or (folder.resolve().name if folder else _stem(self._shards))
+            self._shards = files_by_split(expand_shards(spec))
+        self.name = about.name or (
+            folder.resolve().name
+            if folder
+            else name_without_split(next(iter(self._shards.values()))[0])
+        )
         self.source = about.source or f"WebDataset shards of {self.name}"
         self.licence = about.licence
         self._labels: dict[str, set[int]] = {}
@@ -85,18 +87,3 @@ class WebDatasetSource:
                     data=item.image,
                     suffix=item.suffix,
                 )
-
-
-def _by_split(shards: list[Path]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for shard in shards:
-        words = {word.lower() for word in _WORDS.findall(shard.stem)}
-        split = next((split for split in SPLITS if split in words), "train")
-        found.setdefault(split, []).append(shard)
-    return {split: found[split] for split in SPLITS if split in found}
-
-
-def _stem(shards: dict[str, list[Path]]) -> str:
-    first = next(iter(shards.values()))[0]
-    words = [word for word in _WORDS.findall(first.stem) if word.lower() not in SPLITS]
-    return "-".join(words) or first.resolve().parent.name
