@@ -64,7 +64,7 @@ class EncodedImages:
                 if isinstance(entry, UnreadableImage):
                     self._unreadable[split][number] = entry
                     continue
-                content.update(name_hash(entry.name))
+                content.update(name_hash(f"{entry.name} {entry.label}"))
                 content.update(hashlib.sha256(entry.data).digest())
                 try:
                     channels, height, width = _shape(entry)
@@ -101,6 +101,7 @@ class EncodedImages:
             same = image.shape[0] == self._channels and self._size is None
             yield SourceImage(
                 origin=entry.origin,
+                name=entry.name,
                 label=entry.label,
                 image=fit_image(image, channels=self._channels),
                 original=entry.data if same and entry.suffix in _SHARD_SUFFIXES else None,

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from data.encoded_images import name_hash
 from data.errors import DataError
+from data.label_file import LabelFile
 from data.sources import SPLITS
 
 
@@ -52,8 +53,52 @@ def read_layout(where: str, paths: Iterable[PurePosixPath]) -> FolderLayout:
             PlacedImage(above / path, classes.index(path.parts[0]) if labeled else None)
             for path in inside
         ]
-        splits[split] = sorted(placed, key=lambda one: name_hash(one.path.as_posix()))
+        splits[split] = _mixed(placed)
     return FolderLayout(splits, classes or None)
+
+
+def read_labeled_layout(
+    where: str, paths: Iterable[PurePosixPath], labels: LabelFile, known: list[str] | None
+) -> FolderLayout:
+    """Tell splits by the folders in which images lie, and classes by a file of labels.
+
+    Its keys are the images' paths below the source's folder, with or without their ending. Images
+    without a line have no label.
+
+    Args:
+        where: the source's folder, for messages.
+        paths: of the images, below that folder.
+        known: class names in their order; None: the sorted labels of the file.
+    Raises:
+        DataError: a line is of no image, or of several.
+    """
+    paths = list(paths)
+    classes, numbers = labels.classes(known)
+    class_of = dict(zip(labels.keys, numbers.tolist(), strict=True))
+    found: dict[str, PurePosixPath] = {}
+    label_of: dict[PurePosixPath, int] = {}
+    for path in paths:
+        for key in {path.as_posix(), path.with_suffix("").as_posix()} & class_of.keys():
+            other = found.setdefault(key, path)
+            if other != path or path in label_of:
+                raise DataError(
+                    f"{labels.path}: key {key}: {path} has another line or {other} the same key; "
+                    "write the endings too"
+                )
+            label_of[path] = class_of[key]
+    labels.check_known(
+        set(found),
+        f"keys are paths below {where}, with or without their ending, such as {paths[0]}",
+    )
+    splits = {}
+    for split, (root, inside) in _split_roots(where, paths).items():
+        full = [PurePosixPath(root.removeprefix("/")) / path for path in inside]
+        splits[split] = _mixed([PlacedImage(path, label_of.get(path)) for path in full])
+    return FolderLayout(splits, list(classes))
+
+
+def _mixed(images: list[PlacedImage]) -> list[PlacedImage]:
+    return sorted(images, key=lambda image: name_hash(image.path.as_posix()))
 
 
 def _split_roots(

@@ -36,11 +36,13 @@ class About(BaseModel):
 class SourceImage:
     """One image to be packed.
 
-    `origin` names it in messages, `image` is uint8 [C, H, W], and `original` holds the bytes it was
-    decoded from, where they may stand in a shard as they are, with `suffix`, their ending.
+    `origin` names it in messages, `name` inside its source, wherever that lies. `image` is uint8
+    [C, H, W], and `original` holds the bytes it was decoded from, where they may stand in a shard
+    as they are, with `suffix`, their ending.
     """
 
     origin: str
+    name: str
     label: int | None
     image: npt.NDArray[np.uint8]
     original: bytes | None = None

@@ -71,6 +71,7 @@ class NpzSource:
                 for row, pixels in enumerate(iter_rows(file, shape)):
                     yield SourceImage(
                         origin=f"{self._path}: {name}[{row}]",
+                        name=f"{name} {row}",
                         label=None if labels is None else int(labels[row]),
                         image=fit_image(to_chw(pixels), size=self._size),
                     )

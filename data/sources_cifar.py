@@ -112,6 +112,7 @@ class CifarSource:
                         image = row[-_PIXEL_BYTES:].reshape(_SHAPE)
                         yield SourceImage(
                             origin=f"{batch.path} image {number}",
+                            name=f"{batch.path.name} {number}",
                             label=int(batch.labels[number]),
                             image=fit_image(image, size=self._size),
                         )

@@ -1,4 +1,7 @@
-"""Images from a folder: a class per subfolder, optionally below train/ and test/, or flat."""
+"""Images from a folder: a class per subfolder, optionally below train/ and test/, or flat.
+
+Or classes stand in a file of labels.
+"""
 
 import os
 import stat
@@ -7,7 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from data.encoded_images import MAX_FILE_BYTES, SOURCE_SUFFIXES, EncodedImage, EncodedImages
 from data.errors import DataError
-from data.folder_layout import read_layout
+from data.folder_layout import read_labeled_layout, read_layout
+from data.label_file import LabelFile
 from data.sources import SourceImage, UnreadableImage, read_about
 
 
@@ -17,15 +21,18 @@ class ImageFolderSource:
     All files' headers are read first. If any image is in colour, all are packed with 3 channels.
     The files' order is that of a hash of their names: fixed, and the classes are mixed.
     Hidden files and files with other endings are passed over; links are followed.
+    Given a file of labels, folders name splits alone.
     """
 
-    def __init__(self, folder: Path, *, size: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, size: int | None = None, labels: LabelFile | None = None
+    ) -> None:
         about = read_about(folder)
         self._folder = folder
         self.name = about.name or folder.resolve().name
         self.source = about.source or f"image folder {self.name}"
         self.licence = about.licence
-        if about.classes is not None:
+        if about.classes is not None and labels is None:
             raise DataError(f"{folder}: about.json names classes; here the subfolders name them")
         paths = [PurePosixPath(path.relative_to(folder)) for path in images_below(folder)]
         if not paths:
@@ -33,7 +40,10 @@ class ImageFolderSource:
                 f"{folder}: no images found; looked for files ending in "
                 f".{', .'.join(SOURCE_SUFFIXES)}"
             )
-        layout = read_layout(str(folder), paths)
+        if labels is None:
+            layout = read_layout(str(folder), paths)
+        else:
+            layout = read_labeled_layout(str(folder), paths, labels, about.classes)
         self._files = layout.splits
         self.classes = layout.classes
         self._encoded = EncodedImages(self._entries, list(layout.splits), size=size)

@@ -76,6 +76,7 @@ class IdxSource:
                 for row, image in enumerate(iter_rows(file, shape)):
                     yield SourceImage(
                         origin=f"{path} image {row}",
+                        name=f"{path.name} {row}",
                         label=None if labels is None else int(labels[row]),
                         image=fit_image(to_chw(image), size=self._size),
                     )

@@ -77,8 +77,7 @@ class ParquetSource:
                     why = "there are no bytes of an image" if not data else "above 2^28 bytes"
                     yield UnreadableImage(origin, why)
                     continue
-                name = f"{split}/{number} {label}"
-                yield EncodedImage(origin, name, label, data, _suffix(data))
+                yield EncodedImage(origin, f"{split}/{number}", label, data, _suffix(data))
 
     def _rows(self, path: Path) -> Iterator[tuple[bytes | None, int | None]]:
         try:

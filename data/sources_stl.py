@@ -66,6 +66,7 @@ class StlSource:
                     upright = np.ascontiguousarray(image.transpose(0, 2, 1))
                     yield SourceImage(
                         origin=f"{path} image {row}",
+                        name=f"{path.name} {row}",
                         label=None if labels is None else int(labels[row]),
                         image=fit_image(upright, size=self._size),
                     )

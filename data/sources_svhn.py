@@ -68,6 +68,7 @@ class SvhnSource:
                     upright = np.ascontiguousarray(image.transpose(0, 2, 1))
                     yield SourceImage(
                         origin=f"{path} image {row}",
+                        name=f"{path.name} {row}",
                         label=int(labels[row]),
                         image=fit_image(upright, size=self._size),
                     )

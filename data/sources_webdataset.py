@@ -82,7 +82,7 @@ class WebDatasetSource:
                     self._labels.setdefault(split, set()).add(item.label)
                 yield EncodedImage(
                     origin=f"{shard} offset {item.offset} key {item.key}",
-                    name=f"{split}/{item.key} {item.label}",
+                    name=f"{split}/{item.key}",
                     label=item.label,
                     data=item.image,
                     suffix=item.suffix,

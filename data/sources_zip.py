@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from data.encoded_images import MAX_FILE_BYTES, SOURCE_SUFFIXES, EncodedImage, EncodedImages
 from data.errors import DataError
-from data.folder_layout import read_layout
-from data.sources import SourceImage, UnreadableImage, file_sha256
+from data.folder_layout import read_labeled_layout, read_layout
+from data.label_file import LabelFile
+from data.sources import SourceImage, UnreadableImage
 from data.sources_folder import is_image
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack without a limit of their own
@@ -37,7 +38,9 @@ class ZipSource:
     Hidden files and files with other endings are passed over.
     """
 
-    def __init__(self, path: Path, *, size: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, size: int | None = None, labels: LabelFile | None = None
+    ) -> None:
         self._path = path
         self.name = path.stem
         self.source = f"zip archive {path.name}"
@@ -50,12 +53,15 @@ class ZipSource:
         self._members = _images_of(path, members)
         self._around = _folder_around(list(self._members))
         inside = [name.relative_to(self._around) for name in self._members]
-        layout = read_layout(str(path), inside)
+        if labels is None:
+            layout = read_layout(str(path), inside)
+        else:
+            layout = read_labeled_layout(str(path), inside, labels, None)
         self._files = layout.splits
         self.classes = layout.classes
         self._encoded = EncodedImages(self._entries, list(layout.splits), size=size)
         self.counts = self._encoded.counts
-        self.digest = file_sha256(path)
+        self.digest = self._encoded.digest
 
     def images(self, split: str) -> Iterator[SourceImage | UnreadableImage]:
         """Stream a split, images with unreadable headers first, scaled to the size asked for."""
