@@ -28,7 +28,6 @@ from data.tar import ends_whole
 Encode = Literal["png", "keep", "jpeg", "webp"]
 _QUALITY = 90
 _RECIPE_VERSION = 1
-_RECIPE_FILE = "recipe"  # says in a killed run's folder what it was packing
 _STORE_FOLDER = ".underlayer"  # decoded images, kept beside the shards by the resident store
 
 
@@ -95,7 +94,7 @@ def pack(
     recipe = _recipe(opened, size, options)
     if (info := _find_same(out, recipe, overwrite)) is not None:
         return PackResult(out, info, reused=True, left_out=[])
-    with _hidden_folder(out, recipe) as hidden:
+    with _hidden_folder(out) as hidden:
         if (info := _find_same(out, recipe, overwrite)) is not None:  # written while we waited
             return PackResult(out, info, reused=True, left_out=[])
         on_start(opened)
@@ -208,10 +207,10 @@ def _recipe(source: Source, size: int | None, options: WriteOptions) -> str:
 
 
 @contextlib.contextmanager
-def _hidden_folder(out: Path, recipe: str) -> Iterator[Path]:
+def _hidden_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that only this process writes to; removed in the end.
 
-    It is empty, or holds shards of a run by the same recipe that was killed.
+    It is empty, or holds what a killed run left.
     """
     hidden = out.parent / f".{out.name}.packing"
     try:
@@ -227,7 +226,6 @@ def _hidden_folder(out: Path, recipe: str) -> Iterator[Path]:
         except (BlockingIOError, FileNotFoundError) as error:
             raise DataError(f"{out}: another process is packing into it; wait for it") from error
         try:
-            _clear(hidden, recipe)
             yield hidden
         except Exception:
             shutil.rmtree(hidden, ignore_errors=True)
@@ -238,23 +236,12 @@ def _hidden_folder(out: Path, recipe: str) -> Iterator[Path]:
         os.close(lock)
 
 
-def _clear(hidden: Path, recipe: str) -> None:
-    """Remove what a killed run left, but for shards by the same recipe."""
-    marker = hidden / _RECIPE_FILE
-    same = marker.is_file() and marker.read_text("utf-8") == recipe
-    for leftover in hidden.iterdir():
-        if not (same and leftover.suffix == ".tar"):
-            leftover.unlink()
-    marker.write_text(recipe, "utf-8")
-
-
 def _publish(hidden: Path, out: Path) -> None:
     replaced = out.parent / f".{out.name}.replaced"
     if replaced.exists():
         shutil.rmtree(replaced)
     if out.exists():
         out.rename(replaced)
-    (hidden / _RECIPE_FILE).unlink()
     hidden.rename(out)
     if replaced.exists():
         shutil.rmtree(replaced)

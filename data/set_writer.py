@@ -1,7 +1,6 @@
 """Writing a source's images into shards: what pack does once it is known what to write and where.
 
-Finished shards that a killed run left in the folder are kept, once they are found to hold what
-would be written again.
+Finished shards that a killed run left in the folder are kept: their images are not encoded again.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from data.dataset import ContentHash, DatasetInfo
 from data.decode import decode_image
 from data.encode import Encoding, encode_in_order
 from data.errors import DataError
-from data.kept_shards import KeptShards, KeptShardsDiffer, check_kept
+from data.finished_shards import FinishedShards
 from data.shard_size import ShardSize
 from data.shard_writer import ShardWriter
 from data.shards import Sample, iter_samples
@@ -68,25 +67,25 @@ def write_set(
     Raises:
         DataError: images do not decode or do not fit together.
     """
-    try:
-        writer = _SetWriter(source, folder, options, on_image)
-        return writer.write(recipe), writer.left_out
-    except KeptShardsDiffer:
-        for shard in folder.glob("*.tar"):
-            shard.unlink()
-        writer = _SetWriter(source, folder, options, on_image)
-        return writer.write(recipe), writer.left_out
+    writer = _SetWriter(source, folder, FinishedShards(folder, recipe), options, on_image)
+    return writer.write(recipe), writer.left_out
 
 
 class _SetWriter:
     """Writes split after split and adds up what it writes."""
 
     def __init__(
-        self, source: Source, folder: Path, options: WriteOptions, on_image: Callable[[], None]
+        self,
+        source: Source,
+        folder: Path,
+        finished: FinishedShards,
+        options: WriteOptions,
+        on_image: Callable[[], None],
     ) -> None:
         self.left_out: list[UnreadableImage] = []
         self._source = source
         self._folder = folder
+        self._finished = finished
         self._options = options
         self._on_image = on_image
         self._content = ContentHash()
@@ -107,6 +106,7 @@ class _SetWriter:
             )
         if divided:
             self._hash_test()
+        self._finished.close()
         moments = self._statistics.mean_and_std()
         return DatasetInfo(
             name=self._source.name,
@@ -129,14 +129,20 @@ class _SetWriter:
 
     def _write_split(self, split: str, targets: list[str]) -> None:
         """Write a split of the source into one or two of the set."""
-        kept = {target: KeptShards(self._folder, target) for target in targets}
+        kept = {target: self._finished.samples(target) for target in targets}
         self._counts |= dict.fromkeys(targets, 0)
         with contextlib.ExitStack() as stack:
             writers = {
                 target: stack.enter_context(
-                    ShardWriter(self._folder, target, self._options.shard_size, shards.names)
+                    ShardWriter(
+                        self._folder,
+                        target,
+                        self._options.shard_size,
+                        finished=self._finished.names(target),
+                        on_finished=self._finished.add,
+                    )
                 )
-                for target, shards in kept.items()
+                for target in targets
             }
             for task, pixels in self._stored(self._tasks(split, kept), writers):
                 self._labeled = self._labeled and task.label is not None
@@ -144,12 +150,10 @@ class _SetWriter:
                     self._content.add(split, task.key, task.label, pixels)
                 if task.split == self._measured:
                     self._statistics.add(pixels)
-        for target, shards in kept.items():
-            if shards.next_sample() is not None:
-                raise KeptShardsDiffer
-            self._shards[target] = writers[target].names
+        for target, writer in writers.items():
+            self._shards[target] = writer.names
 
-    def _tasks(self, split: str, kept: dict[str, KeptShards]) -> Iterator[_Task]:
+    def _tasks(self, split: str, kept: dict[str, Iterator[Sample]]) -> Iterator[_Task]:
         options = self._options
         for item in self._source.images(split):
             self._on_image()
@@ -186,7 +190,7 @@ class _SetWriter:
                 label=item.label,
                 image=item.image,
                 original=item.original if options.encoding is None else None,
-                kept=kept[target].next_sample(),
+                kept=next(kept[target], None),
             )
 
     def _stored(
@@ -205,9 +209,6 @@ class _SetWriter:
         for task, data in encoded:
             pixels = None if lossy else task.image
             if task.kept is not None:
-                check_kept(
-                    task.kept, task.key, task.suffix, task.label, pixels, original=task.original
-                )
                 data = task.kept.image
             else:
                 assert data is not None

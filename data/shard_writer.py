@@ -2,7 +2,7 @@
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -20,10 +20,17 @@ class ShardWriter:
     """Writes `SPLIT-000000.tar` and so on into a folder, of a size each."""
 
     def __init__(
-        self, folder: Path, split: str, shard_size: ShardSize, kept: Sequence[str] = ()
+        self,
+        folder: Path,
+        split: str,
+        shard_size: ShardSize,
+        *,
+        finished: Sequence[str] = (),
+        on_finished: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """`kept` are the names of the first shards, which are there already."""
-        self.names: list[str] = list(kept)
+        """`finished` are the first shards, there already; others are told once they are whole."""
+        self.names: list[str] = list(finished)
+        self._on_finished = on_finished
         self._folder = folder
         self._split = split
         self._shard_size = shard_size
@@ -52,9 +59,10 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._tar is not None:
-            # After an error the end marker must not be written: the shard is not whole.
-            self._tar.close() if error is None else self._tar.fileobj.close()
+        if error is None:
+            self._finish()
+        elif self._tar is not None:
+            self._tar.fileobj.close()  # without the end marker: the shard is not whole
 
     def _is_full(self, tar: tarfile.TarFile, to_come: list[bytes]) -> bool:
         if self._shard_size.samples is not None:
@@ -65,8 +73,12 @@ class ShardWriter:
         return whole > self._shard_size.bytes
 
     def _open_next(self) -> tarfile.TarFile:
-        if self._tar is not None:
-            self._tar.close()
+        self._finish()
         self.names.append(shard_name(self._split, len(self.names)))
         self._in_shard = 0
         return tarfile.open(self._folder / self.names[-1], "w", format=tarfile.USTAR_FORMAT)
+
+    def _finish(self) -> None:
+        if self._tar is not None:
+            self._tar.close()
+            self._on_finished(self.names[-1])

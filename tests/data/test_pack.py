@@ -5,8 +5,6 @@ import resource
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -19,9 +17,8 @@ from data.dataset import read_dataset_info
 from data.errors import DataError
 from data.pack import pack
 from data.shards import iter_samples
-from tests.data.packed import contents, unpack
+from tests.data.packed import contents, start_pack, unpack
 from tests.data.tars import random_images
-from tests.processes import environment
 
 LABELS = np.array([2, 0, 1, 1, 0, 2, 2])
 GREY = random_images(7, 10, 12)
@@ -298,20 +295,6 @@ def test_other_files_are_never_overwritten(tmp_path, digits):
         pack(digits, out / "letter.txt" / "set")
     (tmp_path / "empty").mkdir()
     assert not pack(digits, tmp_path / "empty").reused
-
-
-PACK = "import sys; from data.__main__ import main; sys.exit(main(sys.argv[1:]))"
-
-
-def start_pack(*args: object, **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PACK, "pack", *map(str, args)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
 
 
 def test_a_killed_pack_leaves_nothing_that_looks_whole(tmp_path):
