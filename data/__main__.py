@@ -26,16 +26,22 @@ Pack images into tar shards (train-000000.tar ..., test-...) with a dataset.json
 
 SOURCE is one of
   fashion-mnist-mini   the bundled set: 8,000 training and 2,000 test images
-  x.npz                uint8 arrays x_train, y_train, x_test, y_test, or images with
-                       optional labels; images are [N, H, W], [N, H, W, C] or [N, C, H, W]
+  x.npz                uint8 arrays x_train, y_train, x_test, y_test, or those of MedMNIST, or
+                       images with optional labels; images are [N, H, W],
+                       [N, H, W, C] or [N, C, H, W]
   a folder of IDX files, plain or .gz: train-images-idx3-ubyte, train-labels-idx1-ubyte, and
                        t10k-... for the test split; an about.json may name the classes
-  a folder of images   a subfolder per class, optionally below train/ and test/; or flat,
-                       without labels
+  a folder of CIFAR-10 or -100 files (binary or Python), of STL-10 files, or of SVHN's .mat files
+  x.parquet            or a folder of them, as Hugging Face writes them
+  a folder of images   a subfolder per class, optionally below train/, val/, test/, unlabeled/; or
+                       flat, without labels, or with those of --labels
+  x.zip                an archive of such a folder
+  x.tar, 'x-*.tar'     WebDataset shards, or a folder of them, to be packed anew
 
 Images must be of one size; --size N scales the short side to N and crops the middle. If any is
 in colour, all get 3 channels. The set in DIR appears at the end, whole; the same images and
-options give the same bytes, and packing what is there already does nothing."""
+options give the same bytes, and packing what is there already does nothing. After a kill the
+same command goes on with the shards that were finished."""
 
 _PACK_EXAMPLES = """\
 examples:
@@ -86,17 +92,36 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     pack = add("pack", "pack images into shards", _PACK, _PACK_EXAMPLES)
-    pack.add_argument("source", metavar="SOURCE", help="bundled name, .npz or folder, see above")
+    pack.add_argument("source", metavar="SOURCE", help="bundled name, file or folder, see above")
     pack.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write")
     pack.add_argument("--size", metavar="N", type=int, help="make every image N x N pixels")
     pack.add_argument(
-        "--encode",
-        choices=("png", "keep"),
-        default="png",
-        help="png (default), or keep: an image folder's PNG, JPEG and WebP files as they are",
+        "--labels",
+        metavar="CSV",
+        type=Path,
+        help="key,label of a folder's or zip's images by path; subfolders then name no classes",
     )
     pack.add_argument(
-        "--shard-size", metavar="N", type=int, default=1000, help="samples in a shard (1000)"
+        "--encode",
+        choices=("png", "jpeg", "webp", "keep"),
+        default="png",
+        help="png (default, without loss), jpeg, webp, or keep: such files as they are",
+    )
+    pack.add_argument("--quality", metavar="Q", type=int, help="of jpeg and webp, 1 to 100 (90)")
+    pack.add_argument(
+        "--shard-size",
+        metavar="N",
+        default="1000",
+        help="samples in a shard (1000), or the most bytes of one, such as 256MB",
+    )
+    pack.add_argument(
+        "--test-share",
+        metavar="SHARE",
+        type=float,
+        help="make this share of the images, by a hash of their names, the test split",
+    )
+    pack.add_argument(
+        "--workers", metavar="N", type=int, default=1, help="processes that encode (1)"
     )
     pack.add_argument("--overwrite", action="store_true", help="replace another set in DIR")
     pack.add_argument(
@@ -181,8 +206,12 @@ def _pack(args: argparse.Namespace) -> int:
             args.source,
             args.out,
             size=args.size,
+            labels=args.labels,
             encode=args.encode,
+            quality=args.quality,
             shard_size=args.shard_size,
+            test_share=args.test_share,
+            workers=args.workers,
             overwrite=args.overwrite,
             on_bad=args.on_bad,
             max_bad_share=args.max_bad_share,

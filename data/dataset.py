@@ -33,6 +33,15 @@ class DatasetInfo(BaseModel):
     )
     counts: dict[str, int] = Field(description="samples per split")
     shards: dict[str, list[ShardName]] = Field(description="file names per split, in order")
+    shard_bytes: dict[str, int] | None = Field(
+        default=None, description="bytes of all shards, per split"
+    )
+    mean: list[float] | None = Field(
+        default=None, description="of training pixels scaled to 0 .. 1, per channel"
+    )
+    std: list[float] | None = Field(
+        default=None, description="standard deviation of these pixels, per channel"
+    )
     fingerprint: str = Field(description="ContentHash of all samples, in order")
     recipe: str = Field(description="sha256 of the packed files' contents and of pack's options")
 

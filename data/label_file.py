@@ -99,18 +99,19 @@ class LabelFile:
         rows = np.array(found, np.int64).reshape(-1, 2)
         return rows[:, 0], rows[:, 1]
 
-    def check_known(self, keys: set[str]) -> None:
-        """Check that each line is of an image that there is.
+    def check_known(
+        self,
+        keys: set[str],
+        what: str = "keys are names in the shards up to the first dot, such as train-0000123",
+    ) -> None:
+        """Check that each line is of an image that there is; `what` says what a key is.
 
         Raises:
             DataError: naming the first line that is not.
         """
         for key, line in zip(self.keys, self.lines, strict=True):
             if key not in keys:
-                raise DataError(
-                    f"{self.path} line {line}: no image has the key {key!r}; keys are names in the "
-                    "shards up to the first dot, such as train-0000123"
-                )
+                raise DataError(f"{self.path} line {line}: no image has the key {key!r}; {what}")
 
     def _parsed(self, parse: Callable[[str], float]) -> list[list[float]]:
         parsed = []

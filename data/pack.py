@@ -1,7 +1,7 @@
 """Packing a source of images into a folder of shards with its `dataset.json`.
 
 The folder appears all at once: everything is written to a hidden folder beside it, which is
-renamed at the end. What a killed run leaves there is removed by the next.
+renamed at the end. A killed run's finished shards are used by the next, if it packs the same.
 """
 
 import contextlib
@@ -13,23 +13,20 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
-from data.dataset import (
-    DATASET_FILE,
-    ContentHash,
-    DatasetInfo,
-    read_dataset_info,
-    write_dataset_info,
-)
+from data.dataset import DATASET_FILE, DatasetInfo, read_dataset_info, write_dataset_info
+from data.encode import Encoding, Form
 from data.errors import DataError
-from data.shard_writer import ShardWriter, encode_png
+from data.label_file import read_label_file
+from data.set_writer import OnBad, WriteOptions, write_set
+from data.shard_size import parse_shard_size
 from data.source_choice import open_source
 from data.sources import Source, UnreadableImage
 from data.tar import ends_whole
 
-Encode = Literal["png", "keep"]
-OnBad = Literal["fatal", "skip"]
+Encode = Literal["png", "keep", "jpeg", "webp"]
+_QUALITY = 90
 _RECIPE_VERSION = 1
 _STORE_FOLDER = ".underlayer"  # decoded images, kept beside the shards by the resident store
 
@@ -49,8 +46,12 @@ def pack(
     out: str | Path,
     *,
     size: int | None = None,
+    labels: str | Path | None = None,
     encode: Encode = "png",
-    shard_size: int = 1000,
+    quality: int | None = None,
+    shard_size: int | str = 1000,
+    test_share: float | None = None,
+    workers: int = 1,
     overwrite: bool = False,
     on_bad: OnBad = "fatal",
     max_bad_share: float = 0.01,
@@ -63,10 +64,14 @@ def pack(
     already, nothing is written.
 
     Args:
-        source: a bundled set's name, an `.npz`, a folder of IDX files or a folder of images.
+        source: a bundled set's name, or a file or folder of a kind in `docs/data.md`.
         size: height and width in pixels; the short side is scaled to it and the middle cropped.
-        encode: `png`, or `keep` for the bytes of the original files.
-        shard_size: samples in a shard.
+        labels: a CSV file with the columns key,label for a folder or a zip archive of images.
+        encode: `png`, `jpeg` or `webp`, or `keep` for the bytes of the original files.
+        quality: of `jpeg` and `webp`, 1 to 100; None: 90.
+        shard_size: samples in a shard, or the most bytes of one, such as `256MB`.
+        test_share: this share of the images, chosen by their names, becomes the split `test`.
+        workers: processes that encode; their number does not change the bytes.
         overwrite: replace another packed set that is in `out`.
         on_bad: what an image that does not decode does: stop (`fatal`) or be left out (`skip`).
         max_bad_share: with `skip`, the largest share of images, from 0 to 1, that may be left out.
@@ -75,100 +80,66 @@ def pack(
         DataError: the source or `out` cannot be used, or images do not decode or fit together.
     """
     out = Path(out)
-    _check_options(size, encode, shard_size, on_bad, max_bad_share)
+    options = _options(
+        size, encode, quality, shard_size, test_share, workers, on_bad, max_bad_share
+    )
     _check_out(out, overwrite)
-    opened = open_source(str(source), size=size)
-    recipe = _recipe(opened, size, encode, shard_size)
+    label_file = None if labels is None else read_label_file(labels)
+    opened = open_source(str(source), size=size, labels=label_file)
+    if test_share is not None and ("test" in opened.counts or "train" not in opened.counts):
+        raise DataError(
+            f"test share: {source} is divided already, into {', '.join(opened.counts)}; "
+            "leave it out"
+        )
+    recipe = _recipe(opened, size, options)
     if (info := _find_same(out, recipe, overwrite)) is not None:
         return PackResult(out, info, reused=True, left_out=[])
     with _hidden_folder(out) as hidden:
         if (info := _find_same(out, recipe, overwrite)) is not None:  # written while we waited
             return PackResult(out, info, reused=True, left_out=[])
         on_start(opened)
-        info, left_out = _write_set(opened, hidden, recipe, encode, shard_size, on_bad, on_image)
+        info, left_out = write_set(opened, hidden, recipe, options, on_image)
         _check_share(left_out, opened, max_bad_share)
         write_dataset_info(hidden, info)
         _publish(hidden, out)
     return PackResult(out, info, reused=False, left_out=left_out)
 
 
-def _write_set(
-    source: Source,
-    folder: Path,
-    recipe: str,
-    encode: Encode,
-    shard_size: int,
+def _options(
+    size: int | None,
+    encode: str,
+    quality: int | None,
+    shard_size: int | str,
+    test_share: float | None,
+    workers: int,
     on_bad: OnBad,
-    on_image: Callable[[], None],
-) -> tuple[DatasetInfo, list[UnreadableImage]]:
-    left_out: list[UnreadableImage] = []
-    content = ContentHash()
-    shape: tuple[int, ...] | None = None
-    labeled = True
-    counts: dict[str, int] = {}
-    shards: dict[str, list[str]] = {}
-    for split in source.counts:
-        written = 0
-        with ShardWriter(folder, split, shard_size) as writer:
-            for item in source.images(split):
-                on_image()
-                if isinstance(item, UnreadableImage):
-                    if on_bad == "fatal":
-                        raise DataError(f"{item}; remove the file or give --on-bad skip")
-                    left_out.append(item)
-                    continue
-                shape = shape or item.image.shape
-                if item.image.shape != shape:
-                    raise DataError(
-                        f"{item.origin}: [channels, height, width] {list(item.image.shape)}, "
-                        f"others have {list(shape)}; --size N makes all N x N"
-                    )
-                if encode == "keep" and item.original is None:
-                    raise DataError(
-                        f"{item.origin} cannot be kept as it is: it is no PNG, JPEG or WebP file, "
-                        "or grey among colour images; give --encode png"
-                    )
-                key = f"{split}-{written:07d}"
-                if encode == "keep" and item.original is not None:
-                    writer.add(key, item.suffix, item.original, item.label)
-                else:
-                    writer.add(key, "png", encode_png(item.image), item.label)
-                content.add(split, key, item.label, item.image)
-                labeled = labeled and item.label is not None
-                written += 1
-        counts[split], shards[split] = written, writer.names
-    if shape is None:
-        raise DataError(f"{source.name}: none of its images decodes, the first: {left_out[0]}")
-    info = DatasetInfo(
-        name=source.name,
-        source=source.source,
-        licence=source.licence,
-        labeled=labeled,
-        classes=source.classes,
-        image_shape=(shape[0], shape[1], shape[2]),
-        counts=counts,
-        shards=shards,
-        fingerprint=content.hexdigest(),
-        recipe=recipe,
-    )
-    return info, left_out
-
-
-def _check_options(
-    size: int | None, encode: str, shard_size: int, on_bad: str, max_bad_share: float
-) -> None:
+    max_bad_share: float,
+) -> WriteOptions:
     if size is not None and size < 1:
         raise DataError(f"size: {size}; give a number of pixels from 1")
     if encode not in get_args(Encode):
         raise DataError(f"encode: {encode}; one of {', '.join(get_args(Encode))}")
     if encode == "keep" and size is not None:
         raise DataError("encode: keep leaves files as they are, so they cannot be scaled to a size")
-    if shard_size < 1:
-        raise DataError(f"shard size: {shard_size}; give a number of samples from 1")
+    if quality is not None and encode not in ("jpeg", "webp"):
+        raise DataError(f"quality: {encode} has none; leave it out, or give --encode jpeg or webp")
+    if quality is not None and not 1 <= quality <= 100:
+        raise DataError(f"quality: {quality}; give one from 1 to 100")
+    if test_share is not None and not 0 < test_share < 1:
+        raise DataError(f"test share: {test_share:g}; give a share between 0 and 1, such as 0.1")
+    if workers < 1:
+        raise DataError(f"workers: {workers}; give a number of processes from 1")
     if on_bad not in get_args(OnBad):
         raise DataError(f"on bad: {on_bad}; one of {', '.join(get_args(OnBad))}")
     if not 0 <= max_bad_share <= 1:
         raise DataError(f"max bad share: {max_bad_share}; give a share from 0 to 1")
+    return WriteOptions(
+        encoding=None if encode == "keep" else Encoding(cast(Form, encode), quality or _QUALITY),
+        shard_size=parse_shard_size(shard_size),
+        test_share=test_share,
+        on_bad=on_bad,
+        workers=workers,
+    )
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -215,7 +186,8 @@ def _check_share(left_out: list[UnreadableImage], source: Source, max_bad_share:
         )
 
 
-def _recipe(source: Source, size: int | None, encode: str, shard_size: int) -> str:
+def _recipe(source: Source, size: int | None, options: WriteOptions) -> str:
+    encoding, shard_size = options.encoding, options.shard_size
     parts = {
         "version": _RECIPE_VERSION,
         "content": source.digest,
@@ -224,15 +196,22 @@ def _recipe(source: Source, size: int | None, encode: str, shard_size: int) -> s
         "licence": source.licence,
         "classes": source.classes,
         "size": size,
-        "encode": encode,
-        "shard_size": shard_size,
+        "encode": "keep" if encoding is None else encoding.form,
+        "shard_size": shard_size.samples or f"{shard_size.bytes} bytes",
     }
+    if encoding is not None and encoding.form != "png":
+        parts["quality"] = encoding.quality
+    if options.test_share is not None:
+        parts["test_share"] = options.test_share
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
 def _hidden_folder(out: Path) -> Iterator[Path]:
-    """An empty folder beside `out` that only this process writes to; removed in the end."""
+    """A folder beside `out` that only this process writes to; removed in the end.
+
+    It is empty, or holds what a killed run left.
+    """
     hidden = out.parent / f".{out.name}.packing"
     try:
         hidden.mkdir(parents=True, exist_ok=True)
@@ -247,11 +226,12 @@ def _hidden_folder(out: Path) -> Iterator[Path]:
         except (BlockingIOError, FileNotFoundError) as error:
             raise DataError(f"{out}: another process is packing into it; wait for it") from error
         try:
-            for leftover in hidden.iterdir():
-                leftover.unlink()
             yield hidden
-        finally:
+        except Exception:
             shutil.rmtree(hidden, ignore_errors=True)
+            raise
+        # After an interrupt it stays, as after a kill: the next run goes on.
+        shutil.rmtree(hidden, ignore_errors=True)
     finally:
         os.close(lock)
 

@@ -1,36 +1,82 @@
 """Which source of images a word on the command line means."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from data.bundled_sets import BUNDLED_SETS, open_bundled
 from data.errors import DataError
+from data.label_file import LabelFile
 from data.sources import Source
 from data.sources_arrays import NpzSource
+from data.sources_cifar import CifarSource, is_cifar_folder
 from data.sources_folder import ImageFolderSource
 from data.sources_idx import IdxSource, is_idx_folder
+from data.sources_parquet import ParquetSource, is_parquet_folder
+from data.sources_stl import StlSource, is_stl_folder
+from data.sources_svhn import SvhnSource, is_svhn_folder
+from data.sources_webdataset import WebDatasetSource, is_shard_folder
+from data.sources_zip import ZipSource
 
 
-def open_source(spec: str, *, size: int | None = None) -> Source:
+def open_source(spec: str, *, size: int | None = None, labels: LabelFile | None = None) -> Source:
     """Find out what `spec` is and open it.
 
     Args:
-        spec: a bundled set's name, an `.npz` file, a folder of IDX files or a folder of images.
+        spec: a bundled set's name, a file or a folder of one of the kinds in `docs/data.md`, or a
+            pattern of tars.
         size: height and width of the images to be given, in pixels; None keeps their own.
+        labels: classes of the images of a folder or zip archive, instead of subfolders.
     Raises:
-        DataError: it is none of these, or its files do not fit together.
+        DataError: it is none of these, its files do not fit together, or it has labels of its own.
     """
+    source = _open(spec, size, labels)
+    if labels is not None and not isinstance(source, ImageFolderSource | ZipSource):
+        raise DataError(
+            f"{labels.path}: a file of labels is for a folder or a zip archive of images, and "
+            f"{spec} is something else; leave it out"
+        )
+    return source
 
+
+def _open(spec: str, size: int | None, labels: LabelFile | None) -> Source:
     if spec in BUNDLED_SETS:
         return open_bundled(spec, size=size)
     path = Path(spec)
     if path.is_dir():
-        if is_idx_folder(path):
-            return IdxSource(path, size=size)
-        return ImageFolderSource(path, size=size)
-    if path.is_file() and path.suffix == ".npz":
-        return NpzSource(path, size=size)
-    found = "a file that is not .npz" if path.exists() else "no such file or folder"
-    raise DataError(
-        f"{spec}: {found}; give {' or '.join(BUNDLED_SETS)}, an .npz, a folder of IDX files "
-        "or a folder of images"
+        return _open_folder(path, size, labels)
+    if path.suffix == ".tar":
+        return WebDatasetSource(spec, size=size)
+    if path.is_file() and path.suffix in _FILE_KINDS:
+        return _FILE_KINDS[path.suffix](path, size, labels)
+    found = (
+        f"a file that is not {', '.join(_FILE_KINDS)} or .tar"
+        if path.exists()
+        else ("no such file or folder")
     )
+    raise DataError(
+        f"{spec}: {found}; give {' or '.join(BUNDLED_SETS)}, a file {', '.join(_FILE_KINDS)} or "
+        ".tar, a folder of images, or one of IDX, CIFAR, STL-10 or SVHN files"
+    )
+
+
+def _open_folder(folder: Path, size: int | None, labels: LabelFile | None) -> Source:
+    if is_idx_folder(folder):
+        return IdxSource(folder, size=size)
+    if is_cifar_folder(folder):
+        return CifarSource(folder, size=size)
+    if is_stl_folder(folder):
+        return StlSource(folder, size=size)
+    if is_svhn_folder(folder):
+        return SvhnSource(folder, size=size)
+    if is_shard_folder(folder):
+        return WebDatasetSource(str(folder), size=size)
+    if is_parquet_folder(folder):
+        return ParquetSource(folder, size=size)
+    return ImageFolderSource(folder, size=size, labels=labels)
+
+
+_FILE_KINDS: dict[str, Callable[[Path, int | None, LabelFile | None], Source]] = {
+    ".npz": lambda path, size, labels: NpzSource(path, size=size),
+    ".parquet": lambda path, size, labels: ParquetSource(path, size=size),
+    ".zip": lambda path, size, labels: ZipSource(path, size=size, labels=labels),
+}

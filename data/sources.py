@@ -1,7 +1,8 @@
 """Where images to be packed come from: what every source offers."""
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from data.errors import DataError
 
 ABOUT_FILE = "about.json"
-SPLITS = ("train", "test")
+SPLITS = ("train", "val", "test", "unlabeled")
+_ALSO = {"val": "validation"}
+_WORDS = re.compile(r"[A-Za-z]+")
+_MAX_NAMES_BYTES = 2**16
+_MAX_CLASSES = 2**20
 
 
 class About(BaseModel):
@@ -31,11 +36,13 @@ class About(BaseModel):
 class SourceImage:
     """One image to be packed.
 
-    `origin` names it in messages, `image` is uint8 [C, H, W], and `original` holds the bytes it was
-    decoded from, where they may stand in a shard as they are, with `suffix`, their ending.
+    `origin` names it in messages, `name` inside its source, wherever that lies. `image` is uint8
+    [C, H, W], and `original` holds the bytes it was decoded from, where they may stand in a shard
+    as they are, with `suffix`, their ending.
     """
 
     origin: str
+    name: str
     label: int | None
     image: npt.NDArray[np.uint8]
     original: bytes | None = None
@@ -105,20 +112,73 @@ def read_about(folder: Path) -> About:
 
 
 def class_names(
-    labels: dict[str, npt.NDArray[np.int64]], about: About, where: str
+    labels: dict[str, npt.NDArray[np.int64]],
+    about: About,
+    where: str,
+    names: list[str] | None = None,
+    names_file: str = ABOUT_FILE,
 ) -> list[str] | None:
-    """Names by label: those of `about`, else the numbers themselves; None without labels."""
+    """Names by label; None without labels.
+
+    Args:
+        labels: class numbers [N] per split.
+        about: its classes come first.
+        where: the source, for messages.
+        names: those that the source's own `names_file` tells, taken next; without either, a class
+            is called by its number.
+    Raises:
+        DataError: a label has no name.
+    """
     if not labels:
         return None
     num_classes = max(int(values.max(initial=-1)) for values in labels.values()) + 1
-    if about.classes is None:
-        return [str(label) for label in range(num_classes)]
-    if len(about.classes) < num_classes:
+    if num_classes > _MAX_CLASSES:
         raise DataError(
-            f"{where}: label {num_classes - 1} has no name, {ABOUT_FILE} names "
-            f"{len(about.classes)} classes"
+            f"{where}: label {num_classes - 1}; labels count classes from 0, up to 2^20"
         )
-    return about.classes
+    known = about.classes or names
+    if known is None:
+        return [str(label) for label in range(num_classes)]
+    if len(known) < num_classes:
+        raise DataError(
+            f"{where}: label {num_classes - 1} has no name, "
+            f"{ABOUT_FILE if about.classes else names_file} names {len(known)} classes"
+        )
+    return known
+
+
+def read_class_names(path: Path) -> list[str] | None:
+    """Read a text file with the name of a class in each line; None where there is none.
+
+    Raises:
+        DataError: it is above 64 KiB, or no text in UTF-8.
+    """
+    if not path.is_file():
+        return None
+    if path.stat().st_size > _MAX_NAMES_BYTES:
+        raise DataError(f"{path}: above {_MAX_NAMES_BYTES} bytes; it holds a class name per line")
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: no UTF-8: {error}; it holds a class name per line") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def files_by_split(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files in their order by the split whose name is a word of theirs; `train` without such."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        words = {word.lower() for word in _WORDS.findall(path.stem)}
+        named = (split for split in SPLITS if words & {split, _ALSO.get(split)})
+        found.setdefault(next(named, SPLITS[0]), []).append(path)
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def name_without_split(path: Path) -> str:
+    """The words of a file's name that name no split; its folder's name where none are left."""
+    splits = {*SPLITS, *_ALSO.values(), "of"}
+    words = [word for word in _WORDS.findall(path.stem) if word.lower() not in splits]
+    return "-".join(words) or path.resolve().parent.name
 
 
 def file_sha256(path: Path) -> str:

@@ -13,21 +13,27 @@ import numpy.typing as npt
 from data.decode import fit_image
 from data.errors import DataError
 from data.npy import channel_axis, read_npy_header, to_chw
+from data.rows import iter_rows, read_exactly
 from data.sources import About, SourceImage, class_names, file_sha256
 
-_CHUNK_BYTES = 2**22
 _LAYOUTS = (
     {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
+    {
+        "train": ("train_images", "train_labels"),
+        "val": ("val_images", "val_labels"),
+        "test": ("test_images", "test_labels"),
+    },
     {"train": ("images", "labels")},
 )
 _READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 class NpzSource:
-    """`x_train, y_train, x_test, y_test`, or `images` with optional `labels`.
+    """`x_train, y_train, x_test, y_test`, MedMNIST's arrays, or `images` with optional `labels`.
 
+    MedMNIST's are `train_images, train_labels` and so on, of which `val_…` are the split `val`.
     Images are uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]; labels are integers [N] or [N, 1].
-    Labels and the test arrays may be left out.
+    Labels and all but the training arrays may be left out.
     """
 
     def __init__(self, path: Path, *, size: int | None = None, about: About | None = None) -> None:
@@ -62,9 +68,10 @@ class NpzSource:
         try:
             with zipfile.ZipFile(self._path) as archive, archive.open(f"{name}.npy") as file:
                 shape, _, _ = self._header(file, name)
-                for row, pixels in enumerate(_read_rows(file, shape)):
+                for row, pixels in enumerate(iter_rows(file, shape)):
                     yield SourceImage(
                         origin=f"{self._path}: {name}[{row}]",
+                        name=f"{name} {row}",
                         label=None if labels is None else int(labels[row]),
                         image=fit_image(to_chw(pixels), size=self._size),
                     )
@@ -82,7 +89,8 @@ class NpzSource:
                 }
         raise DataError(
             f"{self._path}: holds {', '.join(sorted(names)) or 'no arrays'}; "
-            "needed are x_train, y_train, x_test, y_test, or images with optional labels"
+            "needed are x_train, y_train, x_test, y_test, or train_images, train_labels and so on, "
+            "or images with optional labels"
         )
 
     def _header(self, file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -117,25 +125,14 @@ class NpzSource:
             where = f"{self._path}: {name}"
             if dtype.kind not in "iu":
                 raise DataError(f"{where} is {dtype}; labels are integers")
+            if len(shape) == 2 and shape[0] == count and shape[1] > 1:
+                raise DataError(
+                    f"{where} has shape {list(shape)}, several labels of an image; save the images "
+                    "alone, pack them, and give these labels by key in a CSV file (docs/heads.md)"
+                )
             if shape not in ((count,), (count, 1)):
                 raise DataError(f"{where} has shape {list(shape)}; {count} images need [{count}]")
-            values = np.frombuffer(_read_exactly(file, count * dtype.itemsize), dtype)
+            values = np.frombuffer(read_exactly(file, count * dtype.itemsize), dtype)
         if values.min() < 0 or values.max() > 10**9:
             raise DataError(f"{where} holds {values.min()} to {values.max()}; classes count from 0")
         return values.astype(np.int64)
-
-
-def _read_rows(file: IO[bytes], shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:
-    row_bytes = math.prod(shape[1:])
-    rows_at_once = max(1, _CHUNK_BYTES // row_bytes)
-    for start in range(0, shape[0], rows_at_once):
-        rows = min(rows_at_once, shape[0] - start)
-        chunk = _read_exactly(file, rows * row_bytes)
-        yield from np.frombuffer(chunk, np.uint8).reshape(rows, *shape[1:])
-
-
-def _read_exactly(file: IO[bytes], size: int) -> bytes:
-    data = file.read(size)
-    if len(data) < size:
-        raise EOFError(f"it ends {size - len(data)} bytes early")
-    return data

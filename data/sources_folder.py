@@ -1,26 +1,18 @@
-"""Images from a folder: a class per subfolder, optionally below train/ and test/, or flat."""
+"""Images from a folder: a class per subfolder, optionally below train/ and test/, or flat.
 
-import hashlib
+Or classes stand in a file of labels.
+"""
+
 import os
+import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from data.decode import SHARD_FORMATS, decode_image, fit_image, image_shape
+from data.encoded_images import MAX_FILE_BYTES, SOURCE_SUFFIXES, EncodedImage, EncodedImages
 from data.errors import DataError
-from data.sources import SPLITS, SourceImage, UnreadableImage, read_about
-
-SOURCE_FORMATS = (*SHARD_FORMATS, "BMP", "GIF", "TIFF", "PPM")
-_SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "pgm", "ppm")
-_SHARD_SUFFIXES = ("png", "jpg", "jpeg", "webp")
-MAX_FILE_BYTES = 2**28
-"""A file above this size is not read."""
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: Path
-    label: int | None
+from data.folder_layout import read_labeled_layout, read_layout
+from data.label_file import LabelFile
+from data.sources import SourceImage, UnreadableImage, read_about
 
 
 class ImageFolderSource:
@@ -28,152 +20,98 @@ class ImageFolderSource:
 
     All files' headers are read first. If any image is in colour, all are packed with 3 channels.
     The files' order is that of a hash of their names: fixed, and the classes are mixed.
-    Hidden files and files with other endings are passed over.
+    Hidden files and files with other endings are passed over; links are followed.
+    Given a file of labels, folders name splits alone.
     """
 
-    def __init__(self, folder: Path, *, size: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, size: int | None = None, labels: LabelFile | None = None
+    ) -> None:
         about = read_about(folder)
         self._folder = folder
-        self._size = size
         self.name = about.name or folder.resolve().name
         self.source = about.source or f"image folder {self.name}"
         self.licence = about.licence
-        if about.classes is not None:
+        if about.classes is not None and labels is None:
             raise DataError(f"{folder}: about.json names classes; here the subfolders name them")
-        class_folders = {split: _class_folders(root) for split, root in _split_roots(folder)}
-        self.classes = _join_classes(folder, class_folders)
-        self._files = {
-            split: self._list_files(root, class_folders[split])
-            for split, root in _split_roots(folder)
-        }
-        if not self._files["train"]:
+        paths = [PurePosixPath(path.relative_to(folder)) for path in images_below(folder)]
+        if not paths:
             raise DataError(
-                f"{folder}: no images found; looked for files ending in .{', .'.join(_SUFFIXES)}"
+                f"{folder}: no images found; looked for files ending in "
+                f".{', .'.join(SOURCE_SUFFIXES)}"
             )
-        self.counts = {split: len(files) for split, files in self._files.items() if files}
-        self._unreadable: dict[Path, str] = {}
-        self._scan()
+        if labels is None:
+            layout = read_layout(str(folder), paths)
+        else:
+            layout = read_labeled_layout(str(folder), paths, labels, about.classes)
+        self._files = layout.splits
+        self.classes = layout.classes
+        self._encoded = EncodedImages(self._entries, list(layout.splits), size=size)
+        self.counts = self._encoded.counts
+        self.digest = self._encoded.digest
 
     def images(self, split: str) -> Iterator[SourceImage | UnreadableImage]:
         """Stream a split, files with unreadable headers first, scaled to the size asked for."""
-        readable = [file for file in self._files[split] if file.path not in self._unreadable]
+        return self._encoded.images(split)
+
+    def _entries(self, split: str) -> Iterator[EncodedImage | UnreadableImage]:
         for file in self._files[split]:
-            if file.path in self._unreadable:
-                yield UnreadableImage(str(file.path), self._unreadable[file.path])
-        for file in readable:
-            origin = str(file.path)
-            data = file.path.read_bytes()
-            suffix = file.path.suffix[1:].lower()
+            path = self._folder / file.path
             try:
-                image = decode_image(data, suffix, size=self._size, formats=SOURCE_FORMATS)
+                data = read_image_file(path)
             except DataError as error:
-                yield UnreadableImage(origin, str(error))
+                yield UnreadableImage(str(path), str(error))
                 continue
-            # Original bytes stand for this image only where they decode to the same pixels.
-            same = image.shape[0] == self._channels and self._size is None
-            yield SourceImage(
-                origin=origin,
-                label=file.label,
-                image=fit_image(image, channels=self._channels),
-                original=data if same and suffix in _SHARD_SUFFIXES else None,
-                suffix=suffix,
-            )
-
-    def _list_files(self, root: Path, class_folders: list[Path]) -> list[_File]:
-        if not class_folders:
-            files = [_File(path, None) for path in _images_in(root)]
-        else:
-            assert self.classes is not None
-            files = [
-                _File(path, self.classes.index(class_folder.name))
-                for class_folder in class_folders
-                for path in images_below(class_folder)
-            ]
-        return sorted(files, key=lambda file: _name_hash(file.path.relative_to(self._folder)))
-
-    def _scan(self) -> None:
-        """Read every file once: its contents' hash, and the channels and shape of its image."""
-        content = hashlib.sha256()
-        first: tuple[Path, tuple[int, int]] | None = None
-        self._channels = 1
-        for split in self.counts:
-            for file in self._files[split]:
-                if file.path.stat().st_size > MAX_FILE_BYTES:
-                    self._unreadable[file.path] = f"above {MAX_FILE_BYTES} bytes"
-                    continue
-                data = file.path.read_bytes()
-                content.update(_name_hash(file.path.relative_to(self._folder)))
-                content.update(hashlib.sha256(data).digest())
-                try:
-                    channels, height, width = image_shape(data, formats=SOURCE_FORMATS)
-                except DataError as error:
-                    self._unreadable[file.path] = str(error)
-                    continue
-                self._channels = max(self._channels, channels)
-                first = first or (file.path, (height, width))
-                if self._size is None and (height, width) != first[1]:
-                    raise DataError(
-                        f"{file.path} is {width} x {height} pixels, {first[0]} is "
-                        f"{first[1][1]} x {first[1][0]}; --size N makes all N x N"
-                    )
-        self.digest = content.hexdigest()
-
-
-def _split_roots(folder: Path) -> list[tuple[str, Path]]:
-    """The folder of each split; the folder itself is `train` where it is not divided."""
-    names = {path.name for path in _subfolders(folder)}
-    if "train" in names and names <= set(SPLITS):
-        if any(_images_in(folder)):
-            raise DataError(f"{folder}: images lie beside train/; move them into it")
-        return [(split, folder / split) for split in SPLITS if split in names]
-    if names.issuperset(SPLITS):
-        others = ", ".join(sorted(names - set(SPLITS)))
-        raise DataError(f"{folder}: beside train/ and test/ there is {others}; move it elsewhere")
-    return [("train", folder)]
-
-
-def _class_folders(root: Path) -> list[Path]:
-    folders = [path for path in _subfolders(root) if any(images_below(path))]
-    loose = next(_images_in(root), None)
-    if folders and loose is not None:
-        raise DataError(
-            f"{root}: {loose.name} lies beside class folders such as {folders[0].name}/; "
-            "put every image into a class folder, or all of them flat"
-        )
-    return folders
-
-
-def _join_classes(folder: Path, class_folders: dict[str, list[Path]]) -> list[str] | None:
-    names = {split: [path.name for path in paths] for split, paths in class_folders.items()}
-    known = names["train"] or names.get("test", [])
-    unknown = sorted(set(names.get("test", [])) - set(known))
-    if unknown:
-        raise DataError(f"{folder / 'test' / unknown[0]}: train/ has no such class")
-    return sorted(known) or None
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _images_in(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if is_image(path) and path.is_file())
+            suffix = path.suffix[1:].lower()
+            yield EncodedImage(str(path), file.path.as_posix(), file.label, data, suffix)
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """Yield the image files of a folder and those inside it; hidden ones are passed over."""
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    """Yield the image files of a folder and those inside it, in no particular order.
+
+    Hidden files and folders are passed over. Links are followed.
+
+    Raises:
+        DataError: a folder cannot be listed, or is a link to a folder that holds it.
+    """
+    todo: list[tuple[Path, frozenset[tuple[int, int]]]] = [(folder, frozenset())]
+    while todo:
+        root, above = todo.pop()
+        try:
+            status = root.stat()
+            names = sorted(entry.name for entry in os.scandir(root))
+        except OSError as error:
+            raise DataError(f"{root}: cannot be read: {error.strerror}") from error
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            raise DataError(f"{root}: a link to a folder that holds it; remove the link")
         for name in names:
-            path = Path(root) / name
-            if is_image(path):
+            path = root / name
+            if name.startswith("."):
+                continue
+            if path.is_dir():
+                todo.append((path, above | {identity}))
+            elif is_image(path):
                 yield path
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: Path | PurePosixPath) -> bool:
     """Whether a file's name is that of an image, and not hidden."""
-    return path.suffix[1:].lower() in _SUFFIXES and not path.name.startswith(".")
+    return path.suffix[1:].lower() in SOURCE_SUFFIXES and not path.name.startswith(".")
 
 
-def _name_hash(relative: Path) -> bytes:
-    return hashlib.sha256(os.fsencode(relative.as_posix())).digest()
+def read_image_file(path: Path) -> bytes:
+    """Read a file that may be an image.
+
+    Raises:
+        DataError: it is no plain file, too large or cannot be read; without its name.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError("is no file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise DataError(f"above {MAX_FILE_BYTES} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}") from error

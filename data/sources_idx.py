@@ -15,11 +15,11 @@ import numpy.typing as npt
 from data.decode import fit_image
 from data.errors import DataError
 from data.npy import channel_axis, to_chw
+from data.rows import iter_rows, read_exactly
 from data.sources import SourceImage, class_names, file_sha256, read_about
 
 _PREFIXES = {"train": "train", "test": "t10k"}
 _UBYTE = 0x08
-_CHUNK_BYTES = 2**22
 _READ_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
@@ -72,18 +72,16 @@ class IdxSource:
         path, labels = self._images[split], self._labels.get(split)
         with _open(path) as file:
             shape = _read_header(file, path)
-            row_bytes = math.prod(shape[1:])
-            rows_at_once = max(1, _CHUNK_BYTES // row_bytes)
-            for start in range(0, shape[0], rows_at_once):
-                rows = min(rows_at_once, shape[0] - start)
-                chunk = _read_exactly(file, rows * row_bytes, path)
-                pixels = np.frombuffer(chunk, np.uint8).reshape(rows, *shape[1:])
-                for row, image in enumerate(pixels, start=start):
+            try:
+                for row, image in enumerate(iter_rows(file, shape)):
                     yield SourceImage(
                         origin=f"{path} image {row}",
+                        name=f"{path.name} {row}",
                         label=None if labels is None else int(labels[row]),
                         image=fit_image(to_chw(image), size=self._size),
                     )
+            except _READ_ERRORS as error:
+                raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 def _find(folder: Path, prefix: str, what: str, dimensions: int) -> Path | None:
@@ -116,9 +114,6 @@ def _read_labels(path: Path, count: int) -> npt.NDArray[np.int64]:
 
 def _read_exactly(file: BinaryIO, size: int, path: Path) -> bytes:
     try:
-        data = file.read(size)
+        return read_exactly(file, size)
     except _READ_ERRORS as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    if len(data) < size:
-        raise DataError(f"{path}: ends {size - len(data)} bytes early")
-    return data

@@ -5,7 +5,7 @@ from operator import itemgetter
 from typing import Any
 
 from data.decode import decode_image
-from data.sources_folder import SOURCE_FORMATS
+from data.encoded_images import SOURCE_FORMATS
 from downstream.classify import classify
 from downstream.nearest import Neighbour, TrainingImages
 from models.classifier_file import TrainedClassifier

@@ -5,8 +5,6 @@ import resource
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -16,29 +14,14 @@ import pytest
 from PIL import Image
 
 from data.dataset import read_dataset_info
-from data.decode import decode_image
 from data.errors import DataError
 from data.pack import pack
-from data.shards import Sample, iter_samples
+from data.shards import iter_samples
+from tests.data.packed import contents, start_pack, unpack
 from tests.data.tars import random_images
-from tests.processes import environment
 
 LABELS = np.array([2, 0, 1, 1, 0, 2, 2])
 GREY = random_images(7, 10, 12)
-
-
-def unpack(folder: Path, split: str = "train") -> tuple[np.ndarray, list[int | None]]:
-    """Pixels [N, C, H, W] and labels of a packed split."""
-    info = read_dataset_info(folder)
-    samples = [s for name in info.shards[split] for s in iter_samples(folder / name)]
-    assert all(isinstance(sample, Sample) for sample in samples)
-    assert len(samples) == info.counts[split]
-    images = [decode_image(sample.image, sample.suffix) for sample in samples]
-    return np.stack(images), [sample.label for sample in samples]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def nothing_is_left(folder: Path) -> bool:
@@ -243,7 +226,7 @@ def test_damaged_files_are_named(tmp_path, digits):
     [
         ([], "no images found"),
         (["a.png", "cat/b.png"], "a.png lies beside class folders such as cat/"),
-        (["train/a/1.png", "test/a/1.png", "val/a/1.png"], "beside train/ and test/ there is val"),
+        (["train/a/1.png", "test/a/1.png", "old/a/1.png"], "beside train/ and test/ there is old"),
         (["train/a/1.png", "test/b/1.png"], "train/ has no such class"),
         (["train/a/1.png", "1.png"], "images lie beside train/"),
     ],
@@ -312,20 +295,6 @@ def test_other_files_are_never_overwritten(tmp_path, digits):
         pack(digits, out / "letter.txt" / "set")
     (tmp_path / "empty").mkdir()
     assert not pack(digits, tmp_path / "empty").reused
-
-
-PACK = "import sys; from data.__main__ import main; sys.exit(main(sys.argv[1:]))"
-
-
-def start_pack(*args: object, **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PACK, "pack", *map(str, args)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
 
 
 def test_a_killed_pack_leaves_nothing_that_looks_whole(tmp_path):
