@@ -199,7 +199,7 @@ def _pack(args: argparse.Namespace) -> int:
         if progress is not None:
             progress.step()
 
-    if Path(args.source).is_dir():
+    if Path(args.source).exists():
         print(f"reading {args.source}", flush=True)
     try:
         result = pack(

@@ -126,10 +126,14 @@ def _array(element: tuple[int, int, Readable]) -> MatArray | None:
     if kind != _MATRIX or size == 0:
         return None
     flags = _small_element(file, _UINT32, 8, "array flags")
+    if len(flags) != 8:
+        raise ValueError(f"array flags of {len(flags)} bytes")
     (word,) = struct.unpack("<I", flags[:4])
     if word & 0xFF not in _NUMERIC_CLASSES or word & _COMPLEX:
         return None
     dimensions = _small_element(file, _INT32, 4 * _MAX_DIMENSIONS, "dimensions")
+    if len(dimensions) % 4:
+        raise ValueError(f"dimensions of {len(dimensions)} bytes")
     shape = struct.unpack(f"<{len(dimensions) // 4}i", dimensions)
     name = _small_element(file, _INT8, _MAX_NAME_BYTES, "a name").decode("ascii")
     value_kind, value_bytes, _ = _tag(file)

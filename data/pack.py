@@ -129,6 +129,8 @@ def _options(
         raise DataError(f"test share: {test_share:g}; give a share between 0 and 1, such as 0.1")
     if workers < 1:
         raise DataError(f"workers: {workers}; give a number of processes from 1")
+    if workers > 1 and encode == "keep":
+        raise DataError("workers: keep encodes nothing; leave them out")
     if on_bad not in get_args(OnBad):
         raise DataError(f"on bad: {on_bad}; one of {', '.join(get_args(OnBad))}")
     if not 0 <= max_bad_share <= 1:

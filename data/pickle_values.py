@@ -113,7 +113,7 @@ class _Machine:
             self._set_items(self._pop_to_mark())
         elif name == "GLOBAL":
             if arg not in (_RECONSTRUCT, _NDARRAY, _DTYPE):
-                raise _Refused(f"it names {arg!r}; only numpy's uint8 arrays are read")
+                raise _Refused(f"it names {arg[:60]!r}; only numpy's uint8 arrays are read")
             self.stack.append(_Global(arg))
         elif name == "REDUCE":
             arguments, function = self._pop(), self._pop()

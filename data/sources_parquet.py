@@ -102,10 +102,23 @@ class ParquetSource:
                         use_threads=False,
                     )
                     for batch in batches:
-                        yield from _rows_of(batch, image, label)
-        except (self._pyarrow.ArrowException, OSError) as error:
+                        yield from self._rows_of(batch, image, label)
+        except DataError:
+            raise
+        except (self._pyarrow.ArrowException, OSError, ValueError) as error:
             why = str(error).splitlines()[0][:200]
             raise DataError(f"{path}: cannot be read as Parquet: {why}; get it again") from error
+
+    def _rows_of(
+        self, batch: Any, image: str, label: str | None
+    ) -> Iterator[tuple[bytes | None, int | None]]:
+        images = batch.column(image)
+        if self._pyarrow.types.is_struct(images.type):
+            images = self._pyarrow.compute.struct_field(images, "bytes")
+        labels = batch.column(label) if label else None
+        for row in range(batch.num_rows):
+            found = labels[row].as_py() if labels is not None else None
+            yield images[row].as_py(), None if found == _NO_LABEL else found
 
     def _columns(self, path: Path, file: Any) -> tuple[str, str | None]:
         types, schema = self._pyarrow.types, file.schema_arrow
@@ -113,7 +126,7 @@ class ParquetSource:
         label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
         if image is None:
             raise DataError(
-                f"{path}: has the columns {', '.join(schema.names)}; images are in one named "
+                f"{path}: has the columns {_shown(schema.names)}; images are in one named "
                 f"{' or '.join(_IMAGE_COLUMNS)}"
             )
         kind = schema.field(image).type
@@ -121,12 +134,12 @@ class ParquetSource:
             kind = kind.field("bytes").type
         if not (types.is_binary(kind) or types.is_large_binary(kind)):
             raise DataError(
-                f"{path}: column {image} is {str(schema.field(image).type)[:80]}; encoded images "
-                "are binary, or a struct with binary bytes"
+                f"{path}: column {image} is {_shown([str(schema.field(image).type)])}; encoded "
+                "images are binary, or a struct with binary bytes"
             )
         if label is not None and not types.is_integer(schema.field(label).type):
             raise DataError(
-                f"{path}: column {label} is {str(schema.field(label).type)[:80]}; labels are "
+                f"{path}: column {label} is {_shown([str(schema.field(label).type)])}; labels are "
                 "integers"
             )
         if label is not None and self._names is None:
@@ -137,6 +150,7 @@ class ParquetSource:
 def _import_pyarrow(path: Path) -> Any:
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     except ImportError as error:
         raise DataError(f"{path}: needs pyarrow; pip install -e '.[parquet]'") from error
@@ -152,16 +166,9 @@ def _files_in(folder: Path) -> list[Path]:
     )
 
 
-def _rows_of(
-    batch: Any, image: str, label: str | None
-) -> Iterator[tuple[bytes | None, int | None]]:
-    images = batch.column(image)
-    labels = batch.column(label) if label else None
-    for row in range(batch.num_rows):
-        value = images[row].as_py()
-        found = labels[row].as_py() if labels is not None else None
-        data = value.get("bytes") if isinstance(value, dict) else value
-        yield data, None if found == _NO_LABEL else found
+def _shown(names: list[str]) -> str:
+    """Names from a file, cut to what fits into a message."""
+    return ", ".join(ascii(name[:60])[1:-1] for name in names[:8])
 
 
 def _class_label_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:

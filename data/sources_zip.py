@@ -90,7 +90,13 @@ def _images_of(path: Path, members: list[zipfile.ZipInfo]) -> dict[PurePosixPath
     for member in members:
         name = member.filename
         shown = ascii(name)[1:-1]
-        if name.startswith("/") or "\\" in name or _DRIVE.match(name) or ".." in name.split("/"):
+        if (
+            not name
+            or name.startswith("/")
+            or "\\" in name
+            or _DRIVE.match(name)
+            or ".." in name.split("/")
+        ):
             raise DataError(
                 f"{path}: {shown} is no name inside the archive; the archive is refused, make it "
                 "anew from a folder"

@@ -55,6 +55,7 @@ def test_lossy_images_are_smaller_and_the_set_verifies(tmp_path, form, suffix):
         ),
         ({"test_share": 1.0}, "test share: 1; give a share between 0 and 1"),
         ({"test_share": 1e-9}, "leaves 40 training and 0 test images"),
+        ({"workers": 2, "encode": "keep"}, "workers: keep encodes nothing"),
         ({"workers": 0}, "workers: 0; give a number of processes from 1"),
     ],
 )

@@ -62,6 +62,8 @@ def test_mistakes_are_one_line(tmp_path):
 
     said = refused(write(tmp_path / "x.parquet", "picture"))
     assert "has the columns picture, label; images are in one named image or img" in said
+    said = refused(write(tmp_path / "x.parquet", "a\x1b[2J\n"))
+    assert "has the columns a\\x1b[2J\\n, label" in said
     said = refused(write(tmp_path / "x.parquet", labels=["a"] * 5))
     assert "column label is string; labels are integers" in said
     said = refused(write(tmp_path / "x.parquet", encoded=["text"] * 5))

@@ -86,6 +86,7 @@ HEADER = b"MATLAB 5.0".ljust(124) + b"\x00\x01IM"
         (HEADER + claims(10**6, 3072 * 10**6, packed=True), "has no array y"),
         (HEADER + struct.pack("<II", 15, 8) + b"garbage!", "damaged: Error -3"),
         (HEADER + b"\x0e\x00\x00", "ends 5 bytes early"),
+        (HEADER + element(14, element(6, b"")), "array flags of 0 bytes"),
         (HEADER + element(14, element(6, bytes(64))), "array flags of type 6 and 64 bytes"),
     ],
 )
