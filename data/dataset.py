@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from data.errors import DataError
 
 DATASET_FILE = "dataset.json"
+MAX_CLASSES = 2**20
+"""A class number is below this: what has a row for each class must fit in memory."""
 
 ShardName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.tar$")]
 

@@ -12,13 +12,14 @@
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data.errors import DataError
+from data.errors import DataError, cause
 from data.npy import channel_axis, read_npy_header, to_chw
 
 MAX_PIXELS = 2**26
@@ -27,6 +28,11 @@ SHARD_FORMATS = ("PNG", "JPEG", "WEBP")
 _GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _TRANSPARENT_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 _EXIF_ORIENTATION = 0x0112
+_MAX_SCANS = 100  # real progressive JPEGs have about ten
+
+# They name no file, and what matters of them ends as an error here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode_image(
@@ -57,13 +63,14 @@ def decode_image(
         return fit_image(_decode_npy(data, max_pixels), channels=channels, size=size)
     try:
         image = _open(data, max_pixels, formats)
+        _check_scans(image, data)
         if size is not None:
             image.draft(None, (size, size))
         return _to_array(image, channels, size)
     except DataError:
         raise
     except Exception as error:  # Pillow raises errors of many kinds on damaged files
-        raise DataError(f"does not decode: {_one_line(error)}") from error
+        raise DataError(f"does not decode: {type(error).__name__}: {cause(error)}") from error
 
 
 def fit_image(
@@ -95,7 +102,18 @@ def image_shape(
     except DataError:
         raise
     except Exception as error:  # as above
-        raise DataError(f"does not decode: {_one_line(error)}") from error
+        raise DataError(f"does not decode: {type(error).__name__}: {cause(error)}") from error
+
+
+def check_array_shape(shape: tuple[int, ...], max_pixels: int = MAX_PIXELS) -> None:
+    """Check that an array of this shape is one image, and not too large.
+
+    Raises:
+        DataError: it is neither [H, W], [H, W, C] nor [C, H, W], is empty, or too large.
+    """
+    axis = channel_axis(shape)
+    height, width = (n for i, n in enumerate(shape) if i != axis)
+    _check_pixels(width, height, max_pixels)
 
 
 def _open(data: bytes, max_pixels: int, formats: Sequence[str]) -> Image.Image:
@@ -103,6 +121,8 @@ def _open(data: bytes, max_pixels: int, formats: Sequence[str]) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=list(formats))
     except UnidentifiedImageError as error:
         raise DataError(f"does not decode: not one of {', '.join(formats)}") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"its header is above the limit of {max_pixels} pixels") from error
     _check_pixels(image.width, image.height, max_pixels)
     return image
 
@@ -114,8 +134,21 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise DataError(f"{width} x {height} pixels is above the limit of {max_pixels} pixels")
 
 
+def _check_scans(image: Image.Image, data: bytes) -> None:
+    """Refuse a progressive JPEG whose many tiny scans each go over all of its pixels."""
+    if image.format == "JPEG" and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+        raise DataError(f"a JPEG of {scans} scans; up to {_MAX_SCANS} are decoded")
+
+
 def _orientation(image: Image.Image) -> int:
-    return int(image.getexif().get(_EXIF_ORIENTATION, 1)) if "exif" in image.info else 1
+    """How EXIF says that the image lies, 1 to 8; 1, upright, where that cannot be read."""
+    if "exif" not in image.info:
+        return 1
+    try:
+        orientation = int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # broken EXIF, in many ways: like a broken colour profile it is ignored
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _to_array(image: Image.Image, channels: int | None, size: int | None) -> npt.NDArray[np.uint8]:
@@ -162,16 +195,10 @@ def _decode_npy(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:
     shape, fortran_order, dtype = read_npy_header(file)
     if dtype != np.uint8:
         raise DataError(f"npy of {dtype}; an image is uint8")
-    axis = channel_axis(shape)
-    height, width = (n for i, n in enumerate(shape) if i != axis)
-    _check_pixels(width, height, max_pixels)
+    check_array_shape(shape, max_pixels)
     pixels = data[file.tell() :]
     if len(pixels) != math.prod(shape):
         raise DataError(f"npy of shape {list(shape)} has {len(pixels)} bytes of pixels")
     return to_chw(
         np.frombuffer(pixels, np.uint8).reshape(shape, order="F" if fortran_order else "C")
     )
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:200]

@@ -1,6 +1,5 @@
 """Images one by one from a folder, a file or shards, each with its name."""
 
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy.typing as npt
 from data.decode import decode_image
 from data.errors import DataError
 from data.shards import BadSample, expand_shards, iter_samples
-from data.sources_folder import MAX_FILE_BYTES, SOURCE_FORMATS, images_below, is_image
+from data.sources_folder import SOURCE_FORMATS, images_below, is_image, read_image_file
 
 Named = tuple[str, npt.NDArray[np.uint8] | str]
 """An image's name, and its pixels uint8 [C, H, W] or why there are none."""
@@ -46,16 +45,8 @@ def named_images(
 
 
 def _read(file: Path, channels: int | None, size: int | None) -> npt.NDArray[np.uint8] | str:
-    try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return "is no file"
-        if status.st_size > MAX_FILE_BYTES:
-            return f"above {MAX_FILE_BYTES} bytes"
-        data = file.read_bytes()
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return _decoded(data, file.suffix, channels, size)
+    data = read_image_file(file)
+    return data if isinstance(data, str) else _decoded(data, file.suffix, channels, size)
 
 
 def _decoded(

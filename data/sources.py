@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from data.dataset import MAX_CLASSES
 from data.errors import DataError
 
 ABOUT_FILE = "about.json"
 SPLITS = ("train", "test")
+MAX_LABELS = 2**27
+"""Labels are held in memory, images are not."""
 
 
 class About(BaseModel):
@@ -107,10 +110,18 @@ def read_about(folder: Path) -> About:
 def class_names(
     labels: dict[str, npt.NDArray[np.int64]], about: About, where: str
 ) -> list[str] | None:
-    """Names by label: those of `about`, else the numbers themselves; None without labels."""
+    """Names by label: those of `about`, else the numbers themselves; None without labels.
+
+    Raises:
+        DataError: a label is above all that are allowed, or has no name.
+    """
     if not labels:
         return None
     num_classes = max(int(values.max(initial=-1)) for values in labels.values()) + 1
+    if num_classes > MAX_CLASSES:
+        raise DataError(
+            f"{where}: label {num_classes - 1}; class numbers count from 0 to {MAX_CLASSES - 1}"
+        )
     if about.classes is None:
         return [str(label) for label in range(num_classes)]
     if len(about.classes) < num_classes:

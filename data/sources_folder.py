@@ -2,19 +2,19 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.decode import SHARD_FORMATS, decode_image, fit_image, image_shape
-from data.errors import DataError
+from data.errors import DataError, printable
 from data.sources import SPLITS, SourceImage, UnreadableImage, read_about
 
 SOURCE_FORMATS = (*SHARD_FORMATS, "BMP", "GIF", "TIFF", "PPM")
 _SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "pgm", "ppm")
 _SHARD_SUFFIXES = ("png", "jpg", "jpeg", "webp")
-MAX_FILE_BYTES = 2**28
-"""A file above this size is not read."""
+_MAX_FILE_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,13 @@ class ImageFolderSource:
         readable = [file for file in self._files[split] if file.path not in self._unreadable]
         for file in self._files[split]:
             if file.path in self._unreadable:
-                yield UnreadableImage(str(file.path), self._unreadable[file.path])
+                yield UnreadableImage(printable(str(file.path)), self._unreadable[file.path])
         for file in readable:
-            origin = str(file.path)
-            data = file.path.read_bytes()
+            origin = printable(str(file.path))
+            data = read_image_file(file.path)
+            if isinstance(data, str):
+                yield UnreadableImage(origin, data)
+                continue
             suffix = file.path.suffix[1:].lower()
             try:
                 image = decode_image(data, suffix, size=self._size, formats=SOURCE_FORMATS)
@@ -98,10 +101,10 @@ class ImageFolderSource:
         self._channels = 1
         for split in self.counts:
             for file in self._files[split]:
-                if file.path.stat().st_size > MAX_FILE_BYTES:
-                    self._unreadable[file.path] = f"above {MAX_FILE_BYTES} bytes"
+                data = read_image_file(file.path)
+                if isinstance(data, str):
+                    self._unreadable[file.path] = data
                     continue
-                data = file.path.read_bytes()
                 content.update(_name_hash(file.path.relative_to(self._folder)))
                 content.update(hashlib.sha256(data).digest())
                 try:
@@ -113,7 +116,8 @@ class ImageFolderSource:
                 first = first or (file.path, (height, width))
                 if self._size is None and (height, width) != first[1]:
                     raise DataError(
-                        f"{file.path} is {width} x {height} pixels, {first[0]} is "
+                        f"{printable(str(file.path))} is {width} x {height} pixels, "
+                        f"{printable(str(first[0]))} is "
                         f"{first[1][1]} x {first[1][0]}; --size N makes all N x N"
                     )
         self.digest = content.hexdigest()
@@ -145,6 +149,12 @@ def _class_folders(root: Path) -> list[Path]:
 
 def _join_classes(folder: Path, class_folders: dict[str, list[Path]]) -> list[str] | None:
     names = {split: [path.name for path in paths] for split, paths in class_folders.items()}
+    odd = sorted({n for of_split in names.values() for n in of_split if not n.isprintable()})
+    if odd:
+        raise DataError(
+            f"{printable(str(folder / odd[0]))}: a class folder's name has characters that cannot "
+            "be printed; rename it"
+        )
     known = names["train"] or names.get("test", [])
     unknown = sorted(set(names.get("test", [])) - set(known))
     if unknown:
@@ -168,6 +178,19 @@ def images_below(folder: Path) -> Iterator[Path]:
             path = Path(root) / name
             if is_image(path):
                 yield path
+
+
+def read_image_file(path: Path) -> bytes | str:
+    """The bytes of a file, or why there are none: it is a pipe or a device, too large, or such."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
+            return "is no file"
+        if status.st_size > _MAX_FILE_BYTES:
+            return f"above {_MAX_FILE_BYTES} bytes"
+        return path.read_bytes()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 def is_image(path: Path) -> bool:
