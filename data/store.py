@@ -164,19 +164,19 @@ def _find_or_build(
     shards: Sequence[Path], channels: int | None, size: int | None, expected: int | None
 ) -> Path:
     places = _places(shards)
-    writable = [place for place in places if _is_writable(place)]
-    if not writable:
+    writable = next((place for place in places if _is_writable(place)), None)
+    if writable is None:
         raise DataError(
             f"decoded images can be kept neither in {places[0]} nor in {places[1]}: "
             "make one of them writable, or set XDG_CACHE_HOME to a folder that is"
         )
-    contents = hash_shards(shards, writable[0])
+    contents = hash_shards(shards, writable)
     identity = json.dumps([STORE_FORMAT, contents, channels, size])
     name = hashlib.sha256(identity.encode()).hexdigest()[:32]
     for place in places:
         if _record(place / name) is not None:
             return place / name
-    folder = writable[0] / name
+    folder = writable / name
     shutil.rmtree(folder, ignore_errors=True)  # whatever is there is damaged
     build_store(shards, folder, channels=channels, size=size, expected=expected)
     return folder
