@@ -1,16 +1,11 @@
 """Packing a source of images into a folder of shards with its `dataset.json`.
 
-The folder appears all at once: everything is written to a hidden folder beside it, which is
-renamed at the end. What a killed run leaves there is removed by the next.
+The folder appears all at once, see `data.whole_folder`.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,8 +20,9 @@ from data.dataset import (
 from data.errors import DataError
 from data.shard_writer import ShardWriter, encode_png
 from data.source_choice import open_source
-from data.sources import Source, UnreadableImage
+from data.sources import Source, UnreadableImage, file_sha256
 from data.tar import ends_whole
+from data.whole_folder import hidden_folder, publish
 
 Encode = Literal["png", "keep"]
 OnBad = Literal["fatal", "skip"]
@@ -81,14 +77,14 @@ def pack(
     recipe = _recipe(opened, size, encode, shard_size)
     if (info := _find_same(out, recipe, overwrite)) is not None:
         return PackResult(out, info, reused=True, left_out=[])
-    with _hidden_folder(out) as hidden:
+    with hidden_folder(out) as hidden:
         if (info := _find_same(out, recipe, overwrite)) is not None:  # written while we waited
             return PackResult(out, info, reused=True, left_out=[])
         on_start(opened)
         info, left_out = _write_set(opened, hidden, recipe, encode, shard_size, on_bad, on_image)
         _check_share(left_out, opened, max_bad_share)
         write_dataset_info(hidden, info)
-        _publish(hidden, out)
+        publish(hidden, out)
     return PackResult(out, info, reused=False, left_out=left_out)
 
 
@@ -150,6 +146,7 @@ def _write_set(
         shards=shards,
         fingerprint=content.hexdigest(),
         recipe=recipe,
+        sha256={name: file_sha256(folder / name) for names in shards.values() for name in names},
     )
     return info, left_out
 
@@ -228,40 +225,3 @@ def _recipe(source: Source, size: int | None, encode: str, shard_size: int) -> s
         "shard_size": shard_size,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def _hidden_folder(out: Path) -> Iterator[Path]:
-    """An empty folder beside `out` that only this process writes to; removed in the end."""
-    hidden = out.parent / f".{out.name}.packing"
-    try:
-        hidden.mkdir(parents=True, exist_ok=True)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise DataError(f"{out}: cannot be made: {error.strerror}: {error.filename}") from error
-    lock = os.open(hidden, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(lock), hidden.stat()):
-                raise FileNotFoundError
-        except (BlockingIOError, FileNotFoundError) as error:
-            raise DataError(f"{out}: another process is packing into it; wait for it") from error
-        try:
-            for leftover in hidden.iterdir():
-                leftover.unlink()
-            yield hidden
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
-    finally:
-        os.close(lock)
-
-
-def _publish(hidden: Path, out: Path) -> None:
-    replaced = out.parent / f".{out.name}.replaced"
-    if replaced.exists():
-        shutil.rmtree(replaced)
-    if out.exists():
-        out.rename(replaced)
-    hidden.rename(out)
-    if replaced.exists():
-        shutil.rmtree(replaced)

@@ -24,6 +24,18 @@ def encode_png(image_CHW: npt.NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
+def add_sample(
+    tar: tarfile.TarFile, key: str, suffix: str, image: bytes, label: int | None
+) -> None:
+    """Append `key.suffix`, and `key.cls` where there is a label."""
+    members = [(suffix, image)] + ([] if label is None else [("cls", str(label).encode())])
+    for ending, content in members:
+        # Its time is 0 and its owner 0: nothing of this machine.
+        info = tarfile.TarInfo(f"{key}.{ending}")
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+
+
 class ShardWriter:
     """Writes `SPLIT-000000.tar` and so on into a folder, `shard_size` samples each."""
 
@@ -36,12 +48,11 @@ class ShardWriter:
         self._tar: tarfile.TarFile | None = None
 
     def add(self, key: str, suffix: str, image: bytes, label: int | None) -> None:
-        """Append one sample: `key.suffix`, and `key.cls` where there is a label."""
+        """Append one sample, in the next shard where this one is full."""
         if self._tar is None or self._in_shard == self._shard_size:
             self._open_next()
-        self._add_member(f"{key}.{suffix}", image)
-        if label is not None:
-            self._add_member(f"{key}.cls", str(label).encode())
+        assert self._tar is not None
+        add_sample(self._tar, key, suffix, image, label)
         self._in_shard += 1
 
     def __enter__(self) -> "ShardWriter":
@@ -65,9 +76,3 @@ class ShardWriter:
             self._folder / self.names[-1], "w", format=tarfile.USTAR_FORMAT
         )
         self._in_shard = 0
-
-    def _add_member(self, name: str, data: bytes) -> None:
-        assert self._tar is not None
-        info = tarfile.TarInfo(name)  # its time is 0 and its owner 0: nothing of this machine
-        info.size = len(data)
-        self._tar.addfile(info, io.BytesIO(data))

@@ -258,7 +258,7 @@ def decode_all(shards: Sequence[Path], channels: int | None, size: int | None) -
             else:
                 yield sample, image
 
-    workers = min(_MAX_WORKERS, _cores())
+    workers = min(_MAX_WORKERS, available_cores())
     pool = ThreadPoolExecutor(workers)
     pending: deque[Future[list[Decoded]]] = deque()
     try:
@@ -272,7 +272,8 @@ def decode_all(shards: Sequence[Path], channels: int | None, size: int | None) -
         pool.shutdown(cancel_futures=True)
 
 
-def _cores() -> int:
+def available_cores() -> int:
+    """How many CPU cores this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
