@@ -28,6 +28,7 @@ SHARD_FORMATS = ("PNG", "JPEG", "WEBP")
 _GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _TRANSPARENT_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 _EXIF_ORIENTATION = 0x0112
+_BAND_ROWS = 256
 _MAX_SCANS = 100  # real progressive JPEGs have about ten
 
 # They name no file, and what matters of them ends as an error here.
@@ -176,18 +177,27 @@ def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "1":
         return image.convert("L")
     if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
+        wide = np.asarray(image)
         if wide.min() < 0 or wide.max() > 0xFFFF:
             raise DataError(f"grey values from {wide.min()} to {wide.max()} are not 16-bit")
         return Image.fromarray((wide >> 8).astype(np.uint8))
     if image.mode == "F":
         raise DataError("floating-point pixels have no fixed range; save it with 8 bits")
     if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
-        grey = image.mode in _GREY_MODES
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("L" if grey else "RGB")
+        return _over_white(image)
     return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Lay an image with transparent pixels over white, in bands: it takes many bytes a pixel."""
+    mode = "L" if image.mode in _GREY_MODES else "RGB"
+    opaque = Image.new(mode, image.size)
+    for top in range(0, image.height, _BAND_ROWS):
+        bottom = min(image.height, top + _BAND_ROWS)
+        band = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        opaque.paste(Image.alpha_composite(white, band).convert(mode), (0, top))
+    return opaque
 
 
 def _decode_npy(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:

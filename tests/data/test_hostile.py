@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.decode import decode_image
 from data.errors import DataError
 from data.shards import BadSample, Sample, iter_samples
-from tests.data.hostile_images import COLOUR, hostile_images, huge_png
+from tests.data.hostile_images import COLOUR, hostile_images, huge_png, pixels, png, png_chunk
 from tests.data.hostile_shard import CODE, HostileShard
 from tests.data.hostile_tars import hostile_tars
 from tests.data.raw_tars import GREY, PNG, member
@@ -24,6 +25,7 @@ from tests.data.tars import encode, npy
 from tests.processes import environment
 
 ADDRESS_SPACE_BYTES = 1200 * 2**20
+LARGEST_ADDRESS_SPACE_BYTES = 1600 * 2**20
 MEMORY_MIB = 600  # an image at the limit of 8192 x 8192 pixels takes half of it
 LONGEST_LINE = 1000
 
@@ -166,6 +168,33 @@ def test_many_huge_images_after_a_small_one_are_never_held_at_once(outside):
     refusal, memory_mib = done.stdout.splitlines()
     assert "image of 1x8192x8192" in refusal
     assert float(memory_mib) < MEMORY_MIB
+
+
+def test_the_largest_images_decode_in_bounded_memory(outside):
+    """Of 2^26 pixels, turned by EXIF: one with transparency, one of 16 bits."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    exif = png_chunk(b"eXIf", turned.tobytes()[6:])
+    width, height = 4096, 16384
+    for colour, bits, values in ((6, 8, 4), (0, 16, 1)):
+        row_bytes = width * values * bits // 8 + 1
+        data = png(width, height, exif, pixels(height * row_bytes), bits=bits, colour=colour)
+        (outside / f"{colour}-{bits}.png").write_bytes(data)
+    script = (
+        "import sys; from pathlib import Path; from data.decode import decode_image"
+        "\nfor path in sys.argv[1:]: print(decode_image(Path(path).read_bytes(), 'png').shape)"
+    )
+    limit = (LARGEST_ADDRESS_SPACE_BYTES,) * 2
+    done = subprocess.run(
+        [sys.executable, "-c", script, *sorted(outside.glob("*.png"))],
+        env=environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"({c}, {width}, {height})" for c in (1, 3)]
 
 
 # ---- damage anywhere
