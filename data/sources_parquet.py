@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from data.dataset import MAX_CLASSES
 from data.encoded_images import MAX_FILE_BYTES, EncodedImage, EncodedImages
-from data.errors import DataError
+from data.errors import DataError, cause, printable
 from data.sources import (
     About,
     SourceImage,
@@ -26,6 +27,7 @@ _NO_LABEL = -1  # how Hugging Face marks images whose labels are withheld
 _ROWS_AT_ONCE = 64
 _MAX_ROW_GROUP_BYTES = 2**32
 _MAX_METADATA_BYTES = 2**26
+_MAX_NAMED, _LONGEST_SHOWN = 8, 80
 _MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
 
 
@@ -67,11 +69,13 @@ class ParquetSource:
         number = 0
         for path in self._files[split]:
             for row, (data, label) in enumerate(self._rows(path)):
-                origin = f"{path} row {row}"
+                origin = printable(f"{path} row {row}")
                 number += 1
                 if label is not None:
-                    if label < 0:
-                        raise DataError(f"{origin}: label {label}; classes count from 0")
+                    if not 0 <= label < MAX_CLASSES:
+                        raise DataError(
+                            f"{origin}: label {label}; classes count from 0 to {MAX_CLASSES - 1}"
+                        )
                     self._labels.setdefault(split, set()).add(label)
                 if not data or len(data) > MAX_FILE_BYTES:
                     why = "there are no bytes of an image" if not data else "above 2^28 bytes"
@@ -104,16 +108,18 @@ class ParquetSource:
                     for batch in batches:
                         yield from _rows_of(batch, image, label)
         except (self._pyarrow.ArrowException, OSError) as error:
-            why = str(error).splitlines()[0][:200]
-            raise DataError(f"{path}: cannot be read as Parquet: {why}; get it again") from error
+            raise DataError(
+                f"{path}: cannot be read as Parquet: {cause(error)}; get it again"
+            ) from error
 
     def _columns(self, path: Path, file: Any) -> tuple[str, str | None]:
         types, schema = self._pyarrow.types, file.schema_arrow
         image = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
         label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
         if image is None:
+            held = ", ".join(printable(name[:_LONGEST_SHOWN]) for name in schema.names[:_MAX_NAMED])
             raise DataError(
-                f"{path}: has the columns {', '.join(schema.names)}; images are in one named "
+                f"{path}: has the columns {held}; images are in one named "
                 f"{' or '.join(_IMAGE_COLUMNS)}"
             )
         kind = schema.field(image).type
@@ -121,13 +127,12 @@ class ParquetSource:
             kind = kind.field("bytes").type
         if not (types.is_binary(kind) or types.is_large_binary(kind)):
             raise DataError(
-                f"{path}: column {image} is {str(schema.field(image).type)[:80]}; encoded images "
+                f"{path}: column {image} is {_kind(schema.field(image))}; encoded images "
                 "are binary, or a struct with binary bytes"
             )
         if label is not None and not types.is_integer(schema.field(label).type):
             raise DataError(
-                f"{path}: column {label} is {str(schema.field(label).type)[:80]}; labels are "
-                "integers"
+                f"{path}: column {label} is {_kind(schema.field(label))}; labels are integers"
             )
         if label is not None and self._names is None:
             self._names = _class_label_names(schema.metadata or {}, label)
@@ -172,6 +177,10 @@ def _class_label_names(metadata: dict[bytes, bytes], label: str) -> list[str] | 
         return None
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return names if is_list else None
+
+
+def _kind(field: Any) -> str:
+    return printable(str(field.type)[:_LONGEST_SHOWN])
 
 
 def _suffix(data: bytes) -> str:
