@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from data.errors import DataError
 
 DATASET_FILE = "dataset.json"
+MAX_CLASSES = 2**20
+"""A class number is below this: what has a row for each class must fit in memory."""
 
 ShardName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*\.tar$")]
 
@@ -44,11 +46,17 @@ class DatasetInfo(BaseModel):
     )
     fingerprint: str = Field(description="ContentHash of all samples, in order")
     recipe: str = Field(description="sha256 of the packed files' contents and of pack's options")
+    sha256: dict[ShardName, str] | None = Field(
+        None, description="sha256 of each shard's bytes, by file name; null in older sets"
+    )
 
     @model_validator(mode="after")
     def _splits_agree(self) -> "DatasetInfo":
         if set(self.counts) != set(self.shards):
             raise ValueError(f"counts has splits {list(self.counts)}, shards {list(self.shards)}")
+        names = {name for of_split in self.shards.values() for name in of_split}
+        if self.sha256 is not None and set(self.sha256) != names:
+            raise ValueError("sha256 does not name the same files as shards")
         return self
 
 

@@ -12,6 +12,7 @@
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data.errors import DataError
+from data.errors import DataError, cause
 from data.npy import channel_axis, read_npy_header, to_chw
 
 MAX_PIXELS = 2**26
@@ -31,6 +32,12 @@ _EXIF_ORIENTATION = 0x0112
 _JPEG, _EXIF = b"\xff\xd8\xff", b"Exif\0\0"
 # It stands in the first segments, before the image.
 _EXIF_WITHIN = 2**18
+_BAND_ROWS = 256
+_MAX_SCANS = 100  # real progressive JPEGs have about ten
+
+# They name no file, and what matters of them ends as an error here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def decode_image(
@@ -60,6 +67,7 @@ def decode_image(
     if suffix == "npy":
         return fit_image(_decode_npy(data, max_pixels), channels=channels, size=size)
     if data.startswith(_JPEG) and "JPEG" in formats:
+        _check_scans(data)
         decoded = _decode_plain_jpeg(data, max_pixels, size)
         if decoded is not None:
             return fit_image(decoded, channels=channels, size=size)
@@ -71,7 +79,7 @@ def decode_image(
     except DataError:
         raise
     except Exception as error:  # Pillow raises errors of many kinds on damaged files
-        raise DataError(f"does not decode: {_one_line(error)}") from error
+        raise DataError(f"does not decode: {type(error).__name__}: {cause(error)}") from error
 
 
 def _decode_plain_jpeg(
@@ -133,7 +141,18 @@ def image_shape(
     except DataError:
         raise
     except Exception as error:  # as above
-        raise DataError(f"does not decode: {_one_line(error)}") from error
+        raise DataError(f"does not decode: {type(error).__name__}: {cause(error)}") from error
+
+
+def check_array_shape(shape: tuple[int, ...], max_pixels: int = MAX_PIXELS) -> None:
+    """Check that an array of this shape is one image, and not too large.
+
+    Raises:
+        DataError: it is neither [H, W], [H, W, C] nor [C, H, W], is empty, or too large.
+    """
+    axis = channel_axis(shape)
+    height, width = (n for i, n in enumerate(shape) if i != axis)
+    _check_pixels(width, height, max_pixels)
 
 
 def _open(data: bytes, max_pixels: int, formats: Sequence[str]) -> Image.Image:
@@ -141,6 +160,8 @@ def _open(data: bytes, max_pixels: int, formats: Sequence[str]) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=list(formats))
     except UnidentifiedImageError as error:
         raise DataError(f"does not decode: not one of {', '.join(formats)}") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"its header is above the limit of {max_pixels} pixels") from error
     _check_pixels(image.width, image.height, max_pixels)
     return image
 
@@ -152,8 +173,21 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise DataError(f"{width} x {height} pixels is above the limit of {max_pixels} pixels")
 
 
+def _check_scans(data: bytes) -> None:
+    """Refuse a progressive JPEG whose many tiny scans each go over all of its pixels."""
+    if (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+        raise DataError(f"a JPEG of {scans} scans; up to {_MAX_SCANS} are decoded")
+
+
 def _orientation(image: Image.Image) -> int:
-    return int(image.getexif().get(_EXIF_ORIENTATION, 1)) if "exif" in image.info else 1
+    """How EXIF says that the image lies, 1 to 8; 1, upright, where that cannot be read."""
+    if "exif" not in image.info:
+        return 1
+    try:
+        orientation = int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # broken EXIF, in many ways: like a broken colour profile it is ignored
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _to_array(image: Image.Image, channels: int | None, size: int | None) -> npt.NDArray[np.uint8]:
@@ -181,18 +215,27 @@ def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "1":
         return image.convert("L")
     if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
+        wide = np.asarray(image)
         if wide.min() < 0 or wide.max() > 0xFFFF:
             raise DataError(f"grey values from {wide.min()} to {wide.max()} are not 16-bit")
         return Image.fromarray((wide >> 8).astype(np.uint8))
     if image.mode == "F":
         raise DataError("floating-point pixels have no fixed range; save it with 8 bits")
     if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
-        grey = image.mode in _GREY_MODES
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("L" if grey else "RGB")
+        return _over_white(image)
     return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Lay an image with transparent pixels over white, in bands: it takes many bytes a pixel."""
+    mode = "L" if image.mode in _GREY_MODES else "RGB"
+    opaque = Image.new(mode, image.size)
+    for top in range(0, image.height, _BAND_ROWS):
+        bottom = min(image.height, top + _BAND_ROWS)
+        band = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        opaque.paste(Image.alpha_composite(white, band).convert(mode), (0, top))
+    return opaque
 
 
 def _decode_npy(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:
@@ -200,16 +243,10 @@ def _decode_npy(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:
     shape, fortran_order, dtype = read_npy_header(file)
     if dtype != np.uint8:
         raise DataError(f"npy of {dtype}; an image is uint8")
-    axis = channel_axis(shape)
-    height, width = (n for i, n in enumerate(shape) if i != axis)
-    _check_pixels(width, height, max_pixels)
+    check_array_shape(shape, max_pixels)
     pixels = data[file.tell() :]
     if len(pixels) != math.prod(shape):
         raise DataError(f"npy of shape {list(shape)} has {len(pixels)} bytes of pixels")
     return to_chw(
         np.frombuffer(pixels, np.uint8).reshape(shape, order="F" if fortran_order else "C")
     )
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:200]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from data.errors import DataError
+from data.errors import DataError, cause
 
 Form = Literal["png", "jpeg", "webp"]
 SUFFIXES: dict[str, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
@@ -60,7 +60,7 @@ class Encoding:
             height, width = pixels.shape[:2]
             raise DataError(
                 f"encode: an image of {width} x {height} pixels cannot become {self.form}: "
-                f"{error}; give --encode png"
+                f"{cause(error)}; give --encode png"
             ) from error
         return file.getvalue()
 

@@ -42,10 +42,15 @@ class FinishedShards:
                 assert isinstance(sample, Sample)  # its bytes are those that were written
                 yield sample
 
+    def sha256(self, name: str) -> str:
+        """Of a finished shard's bytes."""
+        return self._hashes[name]
+
     def add(self, name: str) -> None:
         """Note that a shard is finished."""
+        self._hashes[name] = file_sha256(self._folder / name)
         with self._file.open("a", encoding="utf-8") as file:
-            file.write(f"{file_sha256(self._folder / name)} {name}\n")
+            file.write(f"{self._hashes[name]} {name}\n")
 
     def close(self) -> None:
         """Remove the notes: all shards are finished."""

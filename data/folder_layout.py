@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from data.encoded_images import name_hash
-from data.errors import DataError
+from data.errors import DataError, printable
 from data.label_file import LabelFile
 from data.sources import SPLITS
 
@@ -42,6 +42,11 @@ def read_layout(where: str, paths: Iterable[PurePosixPath]) -> FolderLayout:
     class_names.pop("unlabeled", None)
     known = next((names for names in class_names.values() if names), set())
     for split, names in class_names.items():
+        if odd := sorted(name for name in names if not name.isprintable()):
+            raise DataError(
+                f"{where}: the class folder {printable(odd[0])} has a name with characters that "
+                "cannot be printed; rename it"
+            )
         if unknown := sorted(names - known):
             raise DataError(f"{where}/{split}/{unknown[0]}: train/ has no such class")
     classes = sorted(known)
@@ -82,13 +87,13 @@ def read_labeled_layout(
             other = found.setdefault(key, path)
             if other != path or path in label_of:
                 raise DataError(
-                    f"{labels.path}: key {key}: {path} has another line or {other} the same key; "
-                    "write the endings too"
+                    f"{labels.path}: key {key}: {_shown(path)} has another line or {_shown(other)} "
+                    "the same key; write the endings too"
                 )
             label_of[path] = class_of[key]
     labels.check_known(
         set(found),
-        f"keys are paths below {where}, with or without their ending, such as {paths[0]}",
+        f"keys are paths below {where}, with or without their ending, such as {_shown(paths[0])}",
     )
     splits = {}
     for split, (root, inside) in _split_roots(where, paths).items():
@@ -112,8 +117,8 @@ def _split_roots(
         return {"train": ("", paths)}
     if others:
         raise DataError(
-            f"{where}: beside {'/ and '.join(found)}/ there is {', '.join(others)}; move it "
-            "elsewhere"
+            f"{where}: beside {'/ and '.join(found)}/ there is {printable(', '.join(others))}; "
+            "move it elsewhere"
         )
     if any(len(path.parts) == 1 for path in paths):
         raise DataError(f"{where}: images lie beside train/; move them into it")
@@ -128,7 +133,11 @@ def _class_folders(root: str, paths: list[PurePosixPath]) -> set[str]:
     loose = next((path for path in paths if len(path.parts) == 1), None)
     if folders and loose is not None:
         raise DataError(
-            f"{root}: {loose.name} lies beside class folders such as {min(folders)}/; "
-            "put every image into a class folder, or all of them flat"
+            f"{root}: {printable(loose.name)} lies beside class folders such as "
+            f"{printable(min(folders))}/; put every image into a class folder, or all of them flat"
         )
     return folders
+
+
+def _shown(path: PurePosixPath) -> str:
+    return printable(str(path))

@@ -17,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data.decode import decode_image
-from data.errors import DataError
+from data.decode import MAX_PIXELS, decode_image
+from data.errors import DataError, cause
 from data.shard_index import ShardIndex
 from data.shards import IMAGE_SUFFIXES, BadSample
+from data.store_build import MAX_AHEAD_PIXELS
 
 _OPEN_SHARDS = 256
 _ROWS_TOGETHER = 8
@@ -30,7 +31,8 @@ class IndexedImages:
     """Images uint8 [N, C, H, W] by their rows, as a tensor of them would give them.
 
     Every image is decoded by the rules of `decode_image`, so that it equals that of a resident
-    store. Several threads decode; what they read is mapped from the shards.
+    store. Several threads decode, very large images one at a time; what they read is mapped from
+    the shards.
 
     Attributes:
         shape: (N, C, H, W).
@@ -61,6 +63,7 @@ class IndexedImages:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._maps: OrderedDict[int, mmap.mmap] = OrderedDict()
         self._lock = threading.Lock()
+        self._large_lock = threading.Lock()
         if not len(index):
             first = f", the first: {index.bad[0]}" if index.bad else ""
             raise DataError(f"none of the {len(index.bad)} samples can be used{first}")
@@ -111,7 +114,11 @@ class IndexedImages:
         start, size = int(index.offset[row]), int(index.size[row])
         data = self._map(int(index.shard[row]))[start : start + size]
         suffix = IMAGE_SUFFIXES[index.suffix[row]]
-        image = decode_image(data, suffix, channels=self._channels, size=self._size)
+        try:
+            image = self._decode_up_to(MAX_AHEAD_PIXELS, data, suffix)
+        except DataError:  # too large for several threads at once, or bad
+            with self._large_lock:
+                image = self._decode_up_to(MAX_PIXELS, data, suffix)
         if self._image_shape is not None and image.shape != self._image_shape:
             found, first = ("x".join(map(str, s)) for s in (image.shape, self._image_shape))
             raise DataError(
@@ -119,6 +126,11 @@ class IndexedImages:
                 "data.size and data.channels to bring all to one shape"
             )
         return image
+
+    def _decode_up_to(self, max_pixels: int, data: bytes, suffix: str) -> npt.NDArray[np.uint8]:
+        return decode_image(
+            data, suffix, channels=self._channels, size=self._size, max_pixels=max_pixels
+        )
 
     def _report(self, row: int, reason: str) -> None:
         bad = self.index.named(row, reason)
@@ -147,7 +159,7 @@ def _mapped(path: Path) -> mmap.mmap:
         with path.open("rb") as file:
             found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read any more: {error}") from None
+        raise DataError(f"{path}: cannot be read any more: {cause(error)}") from None
     with contextlib.suppress(AttributeError, OSError):
         found.madvise(mmap.MADV_RANDOM)
     return found

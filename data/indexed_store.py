@@ -15,6 +15,7 @@ from data.shard_hashes import hash_shards
 from data.shard_index import open_index
 from data.shards import expand_shards
 from data.store import ReadingConfig, ResidentStore, bad_samples_in_words, dataset_of, memory_of
+from data.store_build import available_cores
 
 ReadingMode = Literal["auto", "resident", "indexed"]
 
@@ -58,7 +59,7 @@ def open_images(
 
 def _open_indexed(config: ReadingConfig, paths: Sequence[Path]) -> IndexedStore:
     memory = memory_of(paths)
-    index = open_index(paths, memory, workers=_cores())
+    index = open_index(paths, memory, workers=available_cores())
     if index.bad:
         found = bad_samples_in_words(
             index.bad, len(index) + len(index.bad), config.on_bad, config.max_bad_share
@@ -69,7 +70,7 @@ def _open_indexed(config: ReadingConfig, paths: Sequence[Path]) -> IndexedStore:
         channels=config.channels,
         size=config.size,
         skip_bad=config.on_bad == "skip",
-        threads=_cores(),
+        threads=available_cores(),
     )
     identity = ["shards", hash_shards(paths, memory), config.channels, config.size]
     fingerprint = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
@@ -88,9 +89,3 @@ def _is_large(config: ReadingConfig, paths: Sequence[Path]) -> bool:
     return pixels > _LARGEST_RESIDENT_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf(
         "SC_PHYS_PAGES"
     )
-
-
-def _cores() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
+from data.errors import DataError, cause
 
 _KEY = "key"
 _LABEL = "label"
@@ -144,7 +144,9 @@ def read_label_file(path: Path | str) -> LabelFile:
             header = next(reader, [])
             lines = [(reader.line_num, row) for row in reader if row]
         except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path} line {reader.line_num + 1}: is no CSV: {error}") from None
+            raise DataError(
+                f"{path} line {reader.line_num + 1}: is no CSV: {cause(error)}"
+            ) from None
     if header[:1] != [_KEY] or len(header) < 2 or len(set(header)) < len(header):
         raise DataError(
             f"{path} line 1: found the columns {','.join(header) or 'none'}; the first is key, the "

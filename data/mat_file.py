@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from data.errors import DataError
+from data.errors import DataError, cause
 from data.rows import Readable, read_exactly
 
 _HEADER_BYTES = 128
@@ -72,7 +72,8 @@ def iter_mat_arrays(path: Path) -> Iterator[MatArray]:
                 array = _array(_inner(file, kind, size))
             except (ValueError, EOFError, zlib.error) as error:
                 raise DataError(
-                    f"{path} offset {offset}: the .mat file is damaged: {error}; get it again"
+                    f"{path} offset {offset}: the .mat file is damaged: {cause(error)}; "
+                    "get it again"
                 ) from error
             if array is not None:
                 yield array

@@ -1,12 +1,15 @@
 """Headers of `.npy` files, and which axis of an image array holds its channels."""
 
+import io
 import struct
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError
+from data.errors import DataError, cause
+
+_MAX_HEADER_BYTES = 2**16  # real ones are below 1 KiB
 
 
 def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -20,13 +23,19 @@ def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
         if version == (1, 0):
             shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
         elif version == (2, 0):
-            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
+            # NumPy would first read as many bytes as are claimed, up to 4 GiB.
+            length = file.read(4)
+            (header_bytes,) = struct.unpack("<I", length)
+            if header_bytes > _MAX_HEADER_BYTES:
+                raise DataError(f"npy with a header of {header_bytes} bytes")
+            header = io.BytesIO(length + file.read(header_bytes))
+            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(header)
         else:
             raise DataError(f"npy version {version}; 1.0 or 2.0 is read")
     except DataError:
         raise
-    except (ValueError, SyntaxError, struct.error, EOFError, MemoryError) as error:
-        raise DataError(f"not an npy array: {error}".split("\n")[0]) from error
+    except Exception as error:  # the header is a Python literal, which can fail in many ways
+        raise DataError(f"not an npy array: {cause(error)}") from error
     if dtype.hasobject:
         raise DataError("npy of Python objects; only numbers are read")
     if any(n < 0 for n in shape):

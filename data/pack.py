@@ -1,16 +1,12 @@
 """Packing a source of images into a folder of shards with its `dataset.json`.
 
-The folder appears all at once: everything is written to a hidden folder beside it, which is
-renamed at the end. A killed run's finished shards are used by the next, if it packs the same.
+The folder appears all at once, see `data.whole_folder`. A killed run's finished shards are used by
+the next, if it packs the same.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -24,6 +20,7 @@ from data.shard_size import parse_shard_size
 from data.source_choice import open_source
 from data.sources import Source, UnreadableImage
 from data.tar import ends_whole
+from data.whole_folder import hidden_folder, publish
 
 Encode = Literal["png", "keep", "jpeg", "webp"]
 _QUALITY = 90
@@ -94,14 +91,14 @@ def pack(
     recipe = _recipe(opened, size, options)
     if (info := _find_same(out, recipe, overwrite)) is not None:
         return PackResult(out, info, reused=True, left_out=[])
-    with _hidden_folder(out) as hidden:
+    with hidden_folder(out, keep=True) as hidden:
         if (info := _find_same(out, recipe, overwrite)) is not None:  # written while we waited
             return PackResult(out, info, reused=True, left_out=[])
         on_start(opened)
         info, left_out = write_set(opened, hidden, recipe, options, on_image)
         _check_share(left_out, opened, max_bad_share)
         write_dataset_info(hidden, info)
-        _publish(hidden, out)
+        publish(hidden, out)
     return PackResult(out, info, reused=False, left_out=left_out)
 
 
@@ -206,44 +203,3 @@ def _recipe(source: Source, size: int | None, options: WriteOptions) -> str:
     if options.test_share is not None:
         parts["test_share"] = options.test_share
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def _hidden_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that only this process writes to; removed in the end.
-
-    It is empty, or holds what a killed run left.
-    """
-    hidden = out.parent / f".{out.name}.packing"
-    try:
-        hidden.mkdir(parents=True, exist_ok=True)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise DataError(f"{out}: cannot be made: {error.strerror}: {error.filename}") from error
-    lock = os.open(hidden, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(lock), hidden.stat()):
-                raise FileNotFoundError
-        except (BlockingIOError, FileNotFoundError) as error:
-            raise DataError(f"{out}: another process is packing into it; wait for it") from error
-        try:
-            yield hidden
-        except Exception:
-            shutil.rmtree(hidden, ignore_errors=True)
-            raise
-        # After an interrupt it stays, as after a kill: the next run goes on.
-        shutil.rmtree(hidden, ignore_errors=True)
-    finally:
-        os.close(lock)
-
-
-def _publish(hidden: Path, out: Path) -> None:
-    replaced = out.parent / f".{out.name}.replaced"
-    if replaced.exists():
-        shutil.rmtree(replaced)
-    if out.exists():
-        out.rename(replaced)
-    hidden.rename(out)
-    if replaced.exists():
-        shutil.rmtree(replaced)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-from data.errors import DataError
+from data.errors import DataError, cause
 
 _MAX_FILE_BYTES = 2**28
 _MAX_OPCODES = 2**21  # CIFAR's largest file has a tenth of it
@@ -172,8 +172,9 @@ def read_pickled_dict(path: Path) -> dict[str, Any]:
             try:
                 opcode, arg, offset = next(opcodes)
             except ValueError as error:
-                why = str(error).splitlines()[0][:200]
-                raise DataError(f"{path}: no whole pickle: {why}; get the file again") from error
+                raise DataError(
+                    f"{path}: no whole pickle: {cause(error)}; get the file again"
+                ) from error
             if opcode.name == "STOP":
                 end = pickle.tell()
                 break
@@ -182,7 +183,7 @@ def read_pickled_dict(path: Path) -> dict[str, Any]:
             except _Refused as error:
                 raise DataError(
                     f"{path} offset {offset}: the pickle's opcode {opcode.name} is refused: "
-                    f"{error}; save the images as an .npz or use the binary files"
+                    f"{cause(error)}; save the images as an .npz or use the binary files"
                 ) from None
         else:
             raise DataError(f"{path}: more than {_MAX_OPCODES} opcodes; it is no file of images")

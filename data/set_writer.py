@@ -125,6 +125,11 @@ class _SetWriter:
             std=moments[1] if moments else None,
             fingerprint=self._content.hexdigest(),
             recipe=recipe,
+            sha256={
+                name: self._finished.sha256(name)
+                for names in self._shards.values()
+                for name in names
+            },
         )
 
     def _write_split(self, split: str, targets: list[str]) -> None:

@@ -1,6 +1,5 @@
 """SHA-256 of shard files, remembered so that unchanged files are not read again."""
 
-import hashlib
 import json
 import os
 import time
@@ -8,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from data.sources import file_sha256
 
 _FILE = "shard-hashes.json"
 # A file that was just written can change again within the clock's resolution, unnoticed.
@@ -37,8 +38,7 @@ def hash_shards(shards: Sequence[Path], memory: Path) -> list[str]:
         status = shard.stat()
         entry = known.get(path)
         if entry is None or (entry.size, entry.mtime_ns) != (status.st_size, status.st_mtime_ns):
-            with shard.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = file_sha256(shard)
             entry = _Remembered(size=status.st_size, mtime_ns=status.st_mtime_ns, sha256=digest)
             if time.time_ns() - status.st_mtime_ns > _SETTLED_NS:
                 known[path] = entry

@@ -19,7 +19,7 @@ from data.errors import DataError
 from data.progress import Progress
 from data.shards import IMAGE_SUFFIXES, BadSample, iter_samples
 
-_FORMAT = 1
+_FORMAT = 2
 NO_LABEL = -1
 # Starting processes takes longer than walking through the headers of fewer shards.
 _SHARDS_WORTH_PROCESSES = 16
@@ -162,5 +162,5 @@ def _read(path: Path, shards: Sequence[Path]) -> ShardIndex | None:
             bad=[BadSample(shards[place], *rest) for place, *rest in texts["bad"]],
             **columns,
         )
-    except (OSError, ValueError, KeyError, IndexError):
+    except Exception:  # damaged, which shows in many ways: it is built again
         return None

@@ -16,6 +16,13 @@ def shard_name(split: str, number: int) -> str:
     return f"{split}-{number:06d}.tar"
 
 
+def add_sample(
+    tar: tarfile.TarFile, key: str, suffix: str, image: bytes, label: int | None
+) -> None:
+    """Append `key.suffix`, and `key.cls` where there is a label."""
+    _add(tar, _members(key, suffix, image, label))
+
+
 class ShardWriter:
     """Writes `SPLIT-000000.tar` and so on into a folder, of a size each."""
 
@@ -38,16 +45,11 @@ class ShardWriter:
         self._tar: tarfile.TarFile | None = None
 
     def add(self, key: str, suffix: str, image: bytes, label: int | None) -> None:
-        """Append one sample: `key.suffix`, and `key.cls` where there is a label."""
-        members = [(f"{key}.{suffix}", image)]
-        if label is not None:
-            members.append((f"{key}.cls", str(label).encode()))
+        """Append one sample, in the next shard where this one is full."""
+        members = _members(key, suffix, image, label)
         if self._tar is None or self._is_full(self._tar, [data for _, data in members]):
             self._tar = self._open_next()
-        for name, data in members:
-            info = tarfile.TarInfo(name)  # its time is 0 and its owner 0: nothing of this machine
-            info.size = len(data)
-            self._tar.addfile(info, io.BytesIO(data))
+        _add(self._tar, members)
         self._in_shard += 1
 
     def __enter__(self) -> "ShardWriter":
@@ -82,3 +84,15 @@ class ShardWriter:
         if self._tar is not None:
             self._tar.close()
             self._on_finished(self.names[-1])
+
+
+def _members(key: str, suffix: str, image: bytes, label: int | None) -> list[tuple[str, bytes]]:
+    cls = [] if label is None else [(f"{key}.cls", str(label).encode())]
+    return [(f"{key}.{suffix}", image), *cls]
+
+
+def _add(tar: tarfile.TarFile, members: list[tuple[str, bytes]]) -> None:
+    for name, data in members:
+        info = tarfile.TarInfo(name)  # its time is 0 and its owner 0: nothing of this machine
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.dataset import MAX_CLASSES
 from data.errors import DataError
 from data.tar import TarDamage, TarMember, iter_members
 
@@ -18,6 +19,7 @@ IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "npy")
 MAX_MEMBER_BYTES = 64 * 2**20
 _MAX_BRACE_PATHS = 100_000
 _MAX_LABEL_BYTES = 32
+_MAX_NAMED = 4  # problems of one sample, or endings, in one line
 
 # The same split into key and endings as WebDataset's, so both see the same samples.
 _KEY_AND_SUFFIX = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
@@ -171,18 +173,22 @@ class _Group:
             self.problems.append(f".cls holds {found}, not a class number such as 3")
             return
         self.label = int(match[1])
+        if self.label >= MAX_CLASSES:
+            self.problems.append(
+                f".cls holds {self.label}; class numbers count from 0 to {MAX_CLASSES - 1}"
+            )
 
     def close(self, shard: Path, seen: set[str]) -> Sample | BadSample:
         if self.key in seen:
             self.problems.append("this key appeared before in this shard")
         seen.add(self.key)
         if not self.image_suffix and not self.problems:
-            endings = ", ".join(f".{s}" for s in self.passed_over) or "a .cls"
+            endings = _some([f".{suffix}" for suffix in self.passed_over], ", ") or "a .cls"
             self.problems.append(
                 f"no image: it has {endings}, an image is one of .{' .'.join(IMAGE_SUFFIXES)}"
             )
         if self.problems or self.image is None:
-            return BadSample(shard, self.offset, self.key, "; ".join(self.problems))
+            return BadSample(shard, self.offset, self.key, _some(self.problems, "; "))
         return Sample(
             shard=shard,
             offset=self.offset,
@@ -194,6 +200,13 @@ class _Group:
             image_size=self.image_size,
             passed_over=tuple(self.passed_over),
         )
+
+
+def _some(words: list[str], separator: str) -> str:
+    """Join words, each once, the first few and how many more there are."""
+    distinct = list(dict.fromkeys(words))
+    more = len(distinct) - _MAX_NAMED
+    return separator.join(distinct[:_MAX_NAMED] + ([f"{more} more"] if more > 0 else []))
 
 
 def _split_name(name: str) -> tuple[str, str]:

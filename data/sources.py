@@ -11,14 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data.errors import DataError
+from data.dataset import MAX_CLASSES
+from data.errors import DataError, cause, printable
 
 ABOUT_FILE = "about.json"
 SPLITS = ("train", "val", "test", "unlabeled")
+MAX_LABELS = 2**27
+"""Labels are held in memory, images are not."""
 _ALSO = {"val": "validation"}
 _WORDS = re.compile(r"[A-Za-z]+")
 _MAX_NAMES_BYTES = 2**16
-_MAX_CLASSES = 2**20
+_LONGEST_SHOWN = 80
 
 
 class About(BaseModel):
@@ -127,14 +130,15 @@ def class_names(
         names: those that the source's own `names_file` tells, taken next; without either, a class
             is called by its number.
     Raises:
-        DataError: a label has no name.
+        DataError: a label is above all that are allowed, or has no name, or one that cannot be
+            printed.
     """
     if not labels:
         return None
     num_classes = max(int(values.max(initial=-1)) for values in labels.values()) + 1
-    if num_classes > _MAX_CLASSES:
+    if num_classes > MAX_CLASSES:
         raise DataError(
-            f"{where}: label {num_classes - 1}; labels count classes from 0, up to 2^20"
+            f"{where}: label {num_classes - 1}; class numbers count from 0 to {MAX_CLASSES - 1}"
         )
     known = about.classes or names
     if known is None:
@@ -143,6 +147,11 @@ def class_names(
         raise DataError(
             f"{where}: label {num_classes - 1} has no name, "
             f"{ABOUT_FILE if about.classes else names_file} names {len(known)} classes"
+        )
+    if odd := next((name for name in known if not name.isprintable()), None):
+        raise DataError(
+            f"{where}: the class name {printable(odd)[:_LONGEST_SHOWN]} has characters that cannot "
+            "be printed; rename it"
         )
     return known
 
@@ -160,7 +169,9 @@ def read_class_names(path: Path) -> list[str] | None:
     try:
         lines = path.read_text("utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: no UTF-8: {error}; it holds a class name per line") from error
+        raise DataError(
+            f"{path}: no UTF-8: {cause(error)}; it holds a class name per line"
+        ) from error
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -2,7 +2,6 @@
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -10,12 +9,13 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from data.decode import fit_image
-from data.errors import DataError
-from data.npy import channel_axis, read_npy_header, to_chw
+from data.decode import check_array_shape, fit_image
+from data.errors import DataError, cause, printable
+from data.npy import read_npy_header, to_chw
 from data.rows import iter_rows, read_exactly
-from data.sources import About, SourceImage, class_names, file_sha256
+from data.sources import MAX_LABELS, About, SourceImage, class_names, file_sha256
 
+_MAX_NAMED = 8
 _LAYOUTS = (
     {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")},
     {
@@ -25,7 +25,6 @@ _LAYOUTS = (
     },
     {"train": ("images", "labels")},
 )
-_READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 class NpzSource:
@@ -46,7 +45,7 @@ class NpzSource:
         self.licence = about.licence
         try:
             with zipfile.ZipFile(path) as archive:
-                names = {Path(n).stem for n in archive.namelist() if n.endswith(".npy")}
+                names = {n[:-4] for n in archive.namelist() if n.endswith(".npy")}
                 self._arrays = self._choose_layout(names)
                 self.counts = {
                     split: self._image_shape(archive, images)[0]
@@ -57,8 +56,10 @@ class NpzSource:
                     for split, (_, labels) in self._arrays.items()
                     if labels is not None
                 }
-        except _READ_ERRORS as error:
-            raise DataError(f"{path}: cannot be read as .npz: {error}") from error
+        except DataError:
+            raise
+        except Exception as error:  # a damaged archive fails in as many ways as a damaged image
+            raise DataError(f"{path}: cannot be read as .npz: {cause(error)}") from error
         self.classes = class_names(self._labels, about, str(path))
 
     def images(self, split: str) -> Iterator[SourceImage]:
@@ -75,8 +76,10 @@ class NpzSource:
                         label=None if labels is None else int(labels[row]),
                         image=fit_image(to_chw(pixels), size=self._size),
                     )
-        except _READ_ERRORS as error:
-            raise DataError(f"{self._path}: {name} cannot be read: {error}") from error
+        except DataError:
+            raise
+        except Exception as error:  # as above
+            raise DataError(f"{self._path}: {name} cannot be read: {cause(error)}") from error
 
     def _choose_layout(self, names: set[str]) -> dict[str, tuple[str, str | None]]:
         for layout in _LAYOUTS:
@@ -87,8 +90,9 @@ class NpzSource:
                     for split, (x, y) in layout.items()
                     if x in names
                 }
+        held = ", ".join(printable(name) for name in sorted(names)[:_MAX_NAMED])
         raise DataError(
-            f"{self._path}: holds {', '.join(sorted(names)) or 'no arrays'}; "
+            f"{self._path}: holds {held or 'no arrays'}; "
             "needed are x_train, y_train, x_test, y_test, or train_images, train_labels and so on, "
             "or images with optional labels"
         )
@@ -100,9 +104,10 @@ class NpzSource:
             raise DataError(f"{self._path}: {name}: {error}") from error
 
     def _image_shape(self, archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+        where = f"{self._path}: {name}"
         with archive.open(f"{name}.npy") as file:
             shape, fortran_order, dtype = self._header(file, name)
-        where = f"{self._path}: {name}"
+            rest = archive.getinfo(f"{name}.npy").file_size - file.tell()
         if dtype != np.uint8:
             raise DataError(f"{where} is {dtype}; images are uint8, from 0 to 255")
         if fortran_order:
@@ -112,9 +117,11 @@ class NpzSource:
                 f"{where} has shape {list(shape)}; images are [N, H, W] or [N, H, W, C]"
             )
         try:
-            channel_axis(shape[1:])
+            check_array_shape(shape[1:])
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
+        if rest != math.prod(shape):
+            raise DataError(f"{where} has shape {list(shape)}, but {rest} bytes of pixels")
         return shape
 
     def _read_labels(
@@ -132,6 +139,8 @@ class NpzSource:
                 )
             if shape not in ((count,), (count, 1)):
                 raise DataError(f"{where} has shape {list(shape)}; {count} images need [{count}]")
+            if count > MAX_LABELS:
+                raise DataError(f"{where} has {count} labels; up to {MAX_LABELS} are read")
             values = np.frombuffer(read_exactly(file, count * dtype.itemsize), dtype)
         if values.min() < 0 or values.max() > 10**9:
             raise DataError(f"{where} holds {values.min()} to {values.max()}; classes count from 0")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from data.encoded_images import MAX_FILE_BYTES, SOURCE_SUFFIXES, EncodedImage, EncodedImages
-from data.errors import DataError
+from data.errors import DataError, printable
 from data.folder_layout import read_labeled_layout, read_layout
 from data.label_file import LabelFile
 from data.sources import SourceImage, UnreadableImage, read_about
@@ -57,13 +57,14 @@ class ImageFolderSource:
     def _entries(self, split: str) -> Iterator[EncodedImage | UnreadableImage]:
         for file in self._files[split]:
             path = self._folder / file.path
+            origin = printable(str(path))
             try:
                 data = read_image_file(path)
             except DataError as error:
-                yield UnreadableImage(str(path), str(error))
+                yield UnreadableImage(origin, str(error))
                 continue
             suffix = path.suffix[1:].lower()
-            yield EncodedImage(str(path), file.path.as_posix(), file.label, data, suffix)
+            yield EncodedImage(origin, file.path.as_posix(), file.label, data, suffix)
 
 
 def images_below(folder: Path) -> Iterator[Path]:
@@ -81,10 +82,11 @@ def images_below(folder: Path) -> Iterator[Path]:
             status = root.stat()
             names = sorted(entry.name for entry in os.scandir(root))
         except OSError as error:
-            raise DataError(f"{root}: cannot be read: {error.strerror}") from error
+            raise DataError(f"{printable(str(root))}: cannot be read: {error.strerror}") from error
         identity = (status.st_dev, status.st_ino)
         if identity in above:
-            raise DataError(f"{root}: a link to a folder that holds it; remove the link")
+            shown = printable(str(root))
+            raise DataError(f"{shown}: a link to a folder that holds it; remove the link")
         for name in names:
             path = root / name
             if name.startswith("."):
@@ -108,7 +110,7 @@ def read_image_file(path: Path) -> bytes:
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for ever
             raise DataError("is no file")
         if status.st_size > MAX_FILE_BYTES:
             raise DataError(f"above {MAX_FILE_BYTES} bytes")

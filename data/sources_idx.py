@@ -12,15 +12,15 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from data.decode import fit_image
-from data.errors import DataError
-from data.npy import channel_axis, to_chw
+from data.decode import check_array_shape, fit_image
+from data.errors import DataError, cause
+from data.npy import to_chw
 from data.rows import iter_rows, read_exactly
-from data.sources import SourceImage, class_names, file_sha256, read_about
+from data.sources import MAX_LABELS, SourceImage, class_names, file_sha256, read_about
 
 _PREFIXES = {"train": "train", "test": "t10k"}
 _UBYTE = 0x08
-_READ_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
+_READ_ERRORS = (EOFError, zlib.error, OSError)
 
 
 def is_idx_folder(folder: Path) -> bool:
@@ -56,9 +56,10 @@ class IdxSource:
             if len(shape) < 3 or math.prod(shape) == 0:
                 raise DataError(f"{images}: of shape {list(shape)}; images are [N, H, W]")
             try:
-                channel_axis(shape[1:])
+                check_array_shape(shape[1:])
             except DataError as error:
                 raise DataError(f"{images}: {error}") from error
+            _check_length(images, shape)
             self.counts[split] = shape[0]
             content.update(file_sha256(images).encode())
             if labels is not None:
@@ -81,7 +82,7 @@ class IdxSource:
                         image=fit_image(to_chw(image), size=self._size),
                     )
             except _READ_ERRORS as error:
-                raise DataError(f"{path}: cannot be read: {error}") from error
+                raise DataError(f"{path}: cannot be read: {cause(error)}") from error
 
 
 def _find(folder: Path, prefix: str, what: str, dimensions: int) -> Path | None:
@@ -104,11 +105,20 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[int, ...]:
     return struct.unpack(f">{dimensions}I", _read_exactly(file, 4 * dimensions, path))
 
 
+def _check_length(path: Path, shape: tuple[int, ...]) -> None:
+    """Refuse a plain file that is shorter than it claims, before anything is written."""
+    missing = 4 + 4 * len(shape) + math.prod(shape) - path.stat().st_size
+    if path.suffix != ".gz" and missing > 0:
+        raise DataError(f"{path}: ends {missing} bytes early")
+
+
 def _read_labels(path: Path, count: int) -> npt.NDArray[np.int64]:
     with _open(path) as file:
         shape = _read_header(file, path)
         if shape != (count,):
             raise DataError(f"{path}: of shape {list(shape)}; {count} images need [{count}]")
+        if count > MAX_LABELS:
+            raise DataError(f"{path}: {count} labels; up to {MAX_LABELS} are read")
         return np.frombuffer(_read_exactly(file, count, path), np.uint8).astype(np.int64)
 
 
@@ -116,4 +126,4 @@ def _read_exactly(file: BinaryIO, size: int, path: Path) -> bytes:
     try:
         return read_exactly(file, size)
     except _READ_ERRORS as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        raise DataError(f"{path}: cannot be read: {cause(error)}") from error

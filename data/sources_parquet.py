@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from data.dataset import MAX_CLASSES
 from data.encoded_images import MAX_FILE_BYTES, EncodedImage, EncodedImages
-from data.errors import DataError
+from data.errors import DataError, cause, printable
 from data.sources import (
     About,
     SourceImage,
@@ -26,6 +27,7 @@ _NO_LABEL = -1  # how Hugging Face marks images whose labels are withheld
 _ROWS_AT_ONCE = 64
 _MAX_ROW_GROUP_BYTES = 2**32
 _MAX_METADATA_BYTES = 2**26
+_MAX_NAMED, _LONGEST_SHOWN = 8, 80
 _MAGIC = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
 
 
@@ -67,11 +69,13 @@ class ParquetSource:
         number = 0
         for path in self._files[split]:
             for row, (data, label) in enumerate(self._rows(path)):
-                origin = f"{path} row {row}"
+                origin = printable(f"{path} row {row}")
                 number += 1
                 if label is not None:
-                    if label < 0:
-                        raise DataError(f"{origin}: label {label}; classes count from 0")
+                    if not 0 <= label < MAX_CLASSES:
+                        raise DataError(
+                            f"{origin}: label {label}; classes count from 0 to {MAX_CLASSES - 1}"
+                        )
                     self._labels.setdefault(split, set()).add(label)
                 if not data or len(data) > MAX_FILE_BYTES:
                     why = "there are no bytes of an image" if not data else "above 2^28 bytes"
@@ -106,8 +110,9 @@ class ParquetSource:
         except DataError:
             raise
         except (self._pyarrow.ArrowException, OSError, ValueError) as error:
-            why = str(error).splitlines()[0][:200]
-            raise DataError(f"{path}: cannot be read as Parquet: {why}; get it again") from error
+            raise DataError(
+                f"{path}: cannot be read as Parquet: {cause(error)}; get it again"
+            ) from error
 
     def _rows_of(
         self, batch: Any, image: str, label: str | None
@@ -125,8 +130,9 @@ class ParquetSource:
         image = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
         label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
         if image is None:
+            held = ", ".join(printable(name[:_LONGEST_SHOWN]) for name in schema.names[:_MAX_NAMED])
             raise DataError(
-                f"{path}: has the columns {_shown(schema.names)}; images are in one named "
+                f"{path}: has the columns {held}; images are in one named "
                 f"{' or '.join(_IMAGE_COLUMNS)}"
             )
         kind = schema.field(image).type
@@ -134,13 +140,12 @@ class ParquetSource:
             kind = kind.field("bytes").type
         if not (types.is_binary(kind) or types.is_large_binary(kind)):
             raise DataError(
-                f"{path}: column {image} is {_shown([str(schema.field(image).type)])}; encoded "
-                "images are binary, or a struct with binary bytes"
+                f"{path}: column {image} is {_kind(schema.field(image))}; encoded images "
+                "are binary, or a struct with binary bytes"
             )
         if label is not None and not types.is_integer(schema.field(label).type):
             raise DataError(
-                f"{path}: column {label} is {_shown([str(schema.field(label).type)])}; labels are "
-                "integers"
+                f"{path}: column {label} is {_kind(schema.field(label))}; labels are integers"
             )
         if label is not None and self._names is None:
             self._names = _class_label_names(schema.metadata or {}, label)
@@ -166,11 +171,6 @@ def _files_in(folder: Path) -> list[Path]:
     )
 
 
-def _shown(names: list[str]) -> str:
-    """Names from a file, cut to what fits into a message."""
-    return ", ".join(ascii(name[:60])[1:-1] for name in names[:8])
-
-
 def _class_label_names(metadata: dict[bytes, bytes], label: str) -> list[str] | None:
     """The names of a column's classes in Hugging Face's metadata, as far as they make sense."""
     try:
@@ -179,6 +179,10 @@ def _class_label_names(metadata: dict[bytes, bytes], label: str) -> list[str] | 
         return None
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return names if is_list else None
+
+
+def _kind(field: Any) -> str:
+    return printable(str(field.type)[:_LONGEST_SHOWN])
 
 
 def _suffix(data: bytes) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.decode import fit_image
-from data.errors import DataError
+from data.errors import DataError, cause
 from data.mat_file import MatArray, iter_mat_arrays
 from data.rows import iter_rows, read_exactly
 from data.sources import SourceImage, class_names, file_sha256, read_about
@@ -73,7 +73,9 @@ class SvhnSource:
                         image=fit_image(upright, size=self._size),
                     )
         except (EOFError, zlib.error) as error:
-            raise DataError(f"{path}: X cannot be read: {error}; get the file again") from error
+            raise DataError(
+                f"{path}: X cannot be read: {cause(error)}; get the file again"
+            ) from error
 
 
 def _file(folder: Path, split: str) -> Path:
@@ -117,5 +119,5 @@ def _values(path: Path, array: MatArray) -> npt.NDArray[np.float64]:
     try:
         data = read_exactly(array.file, count * array.dtype.itemsize)
     except (EOFError, zlib.error) as error:
-        raise DataError(f"{path}: y cannot be read: {error}; get the file again") from error
+        raise DataError(f"{path}: y cannot be read: {cause(error)}; get the file again") from error
     return np.frombuffer(data, array.dtype).astype(np.float64)

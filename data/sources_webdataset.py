@@ -7,7 +7,7 @@ import numpy as np
 
 from data.dataset import DATASET_FILE, read_dataset_info
 from data.encoded_images import EncodedImage, EncodedImages
-from data.errors import DataError
+from data.errors import DataError, printable
 from data.shards import BadSample, expand_shards, iter_samples
 from data.sources import (
     About,
@@ -73,15 +73,16 @@ class WebDatasetSource:
 
     def _entries(self, split: str) -> Iterator[EncodedImage | UnreadableImage]:
         for shard in self._shards[split]:
+            shown = printable(str(shard))
             for item in iter_samples(shard):
                 if isinstance(item, BadSample):
                     key = f" key {item.key}" if item.key else ""
-                    yield UnreadableImage(f"{shard} offset {item.offset}{key}", item.reason)
+                    yield UnreadableImage(f"{shown} offset {item.offset}{key}", item.reason)
                     continue
                 if item.label is not None:
                     self._labels.setdefault(split, set()).add(item.label)
                 yield EncodedImage(
-                    origin=f"{shard} offset {item.offset} key {item.key}",
+                    origin=f"{shown} offset {item.offset} key {item.key}",
                     name=f"{split}/{item.key}",
                     label=item.label,
                     data=item.image,

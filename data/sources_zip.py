@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from data.encoded_images import MAX_FILE_BYTES, SOURCE_SUFFIXES, EncodedImage, EncodedImages
-from data.errors import DataError
+from data.errors import DataError, cause
 from data.folder_layout import read_labeled_layout, read_layout
 from data.label_file import LabelFile
 from data.sources import SourceImage, UnreadableImage
@@ -49,7 +49,9 @@ class ZipSource:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
         except _READ_ERRORS as error:
-            raise DataError(f"{path}: cannot be read as zip: {error}; get it again") from error
+            raise DataError(
+                f"{path}: cannot be read as zip: {cause(error)}; get it again"
+            ) from error
         self._members = _images_of(path, members)
         self._around = _folder_around(list(self._members))
         inside = [name.relative_to(self._around) for name in self._members]
@@ -81,7 +83,7 @@ class ZipSource:
                     suffix = file.path.suffix[1:].lower()
                     yield EncodedImage(origin, file.path.as_posix(), file.label, data, suffix)
         except zipfile.BadZipFile as error:
-            raise DataError(f"{self._path}: cannot be read as zip: {error}") from error
+            raise DataError(f"{self._path}: cannot be read as zip: {cause(error)}") from error
 
 
 def _images_of(path: Path, members: list[zipfile.ZipInfo]) -> dict[PurePosixPath, zipfile.ZipInfo]:
@@ -147,4 +149,4 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         with archive.open(member) as file:
             return file.read(member.file_size)
     except _READ_ERRORS as error:
-        raise DataError(f"cannot be read: {error}") from error
+        raise DataError(f"cannot be read: {cause(error)}") from error

@@ -186,13 +186,13 @@ def memory_of(shards: Sequence[Path]) -> Path:
         DataError: nothing can be written in any place for it.
     """
     places = _places(shards)
-    writable = [place for place in places if _is_writable(place)]
-    if not writable:
+    writable = next((place for place in places if _is_writable(place)), None)
+    if writable is None:
         raise DataError(
             f"what is read of shards can be kept neither in {places[0]} nor in {places[1]}: "
             "make one of them writable, or set XDG_CACHE_HOME to a folder that is"
         )
-    return writable[0]
+    return writable
 
 
 def _places(shards: Sequence[Path]) -> list[Path]:

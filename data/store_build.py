@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from data.dataset import ContentHash
-from data.decode import decode_image
+from data.decode import MAX_PIXELS, decode_image
 from data.errors import DataError
 from data.progress import Progress
 from data.shards import IMAGE_SUFFIXES, BadSample, Sample, iter_samples
@@ -36,6 +36,8 @@ IMAGES_FILE, LABELS_FILE, KEYS_FILE, RECORD_FILE = (
 )
 STORE_FORMAT = 2
 NO_LABEL = -1
+MAX_AHEAD_PIXELS = 2**24
+"""Larger images are decoded one at a time, as they take much memory."""
 
 _MAX_WORKERS = 8
 _CHUNK_SAMPLES = 64
@@ -205,12 +207,19 @@ def _samples(shards: Sequence[Path]) -> Iterator[Sample | BadSample]:
 Decoded = tuple[Sample | BadSample, Image | str | None]
 
 
-def _decode(sample: Sample | BadSample, channels: int | None, size: int | None) -> Decoded:
+def _decode(
+    sample: Sample | BadSample,
+    channels: int | None,
+    size: int | None,
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
     """The sample with its image, or with the reason why there is none."""
     if isinstance(sample, BadSample):
         return sample, None
     try:
-        return sample, decode_image(sample.image, sample.suffix, channels=channels, size=size)
+        return sample, decode_image(
+            sample.image, sample.suffix, channels=channels, size=size, max_pixels=max_pixels
+        )
     except DataError as error:
         return sample, str(error)
 
@@ -218,7 +227,8 @@ def _decode(sample: Sample | BadSample, channels: int | None, size: int | None) 
 def decode_all(shards: Sequence[Path], channels: int | None, size: int | None) -> Iterator[Decoded]:
     """Decode all samples of `shards`, in order, with a bounded number of images in flight.
 
-    A few threads decode ahead of what is taken.
+    A few threads decode ahead of what is taken. Images that are much larger than the first they
+    leave to the caller's thread, one at a time, so that no shard can fill the memory.
 
     Yields:
         Each sample with its image, uint8 [C, H, W], or with the reason why there is none, which
@@ -228,32 +238,43 @@ def decode_all(shards: Sequence[Path], channels: int | None, size: int | None) -
     """
     samples = _samples(shards)
     chunk_samples = 1
+    ahead_pixels = MAX_AHEAD_PIXELS
     # The first image tells how large images are, and so how many make a chunk.
     for sample in samples:
         decoded = _decode(sample, channels, size)
         yield decoded
         if isinstance(decoded[1], np.ndarray):
             chunk_samples = max(1, min(_CHUNK_SAMPLES, _CHUNK_BYTES // decoded[1].nbytes))
+            if size is None:
+                ahead_pixels = max(decoded[1][0].size, _CHUNK_BYTES // _CHUNK_SAMPLES)
             break
 
     def decode_chunk(chunk: list[Sample | BadSample]) -> list[Decoded]:
-        return [_decode(sample, channels, size) for sample in chunk]
+        return [_decode(sample, channels, size, ahead_pixels) for sample in chunk]
 
-    workers = min(_MAX_WORKERS, _cores())
+    def finish(chunk: list[Decoded]) -> Iterator[Decoded]:
+        for sample, image in chunk:
+            if isinstance(image, str):  # too large to be decoded ahead, or bad
+                yield _decode(sample, channels, size)
+            else:
+                yield sample, image
+
+    workers = min(_MAX_WORKERS, available_cores())
     pool = ThreadPoolExecutor(workers)
     pending: deque[Future[list[Decoded]]] = deque()
     try:
         for chunk in _chunks(samples, chunk_samples):
             pending.append(pool.submit(decode_chunk, chunk))
             if len(pending) > 2 * workers:
-                yield from pending.popleft().result()
+                yield from finish(pending.popleft().result())
         while pending:
-            yield from pending.popleft().result()
+            yield from finish(pending.popleft().result())
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _cores() -> int:
+def available_cores() -> int:
+    """How many CPU cores this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from data.errors import DataError
+from data.errors import DataError, printable
 
 _BLOCK = 512
 _MAX_NAME_HEADER_BYTES = 2**16  # GNU long names and pax headers; real ones are below 4 KiB
+_MAX_NAME_BYTES = 2**12  # as long as a path can be
+_LONGEST_SHOWN = 64
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
+_OWN = (b"path", b"size", b"linkpath", b"GNU.sparse.name", b"GNU.sparse.realsize")
 _KINDS = {
     b"1": "a hard link",
     b"2": "a symbolic link",
@@ -74,12 +77,12 @@ def _walk(file: BinaryIO, end: int) -> Iterator[TarMember | TarDamage]:
     member_offset: int | None = None  # where the headers of the member to come begin
     long_name: bytes | None = None
     pax: dict[bytes, bytes] = {}
-    if file.read(4).startswith(_COMPRESSED):
-        yield TarDamage(0, "not a tar file: it is compressed; decompress it first")
-        return
     while True:
         if offset + _BLOCK > end:
-            yield TarDamage(offset, _cut_off(end))
+            file.seek(offset)
+            start = file.read(_BLOCK)
+            compressed = offset == 0 and start.startswith(_COMPRESSED)
+            yield TarDamage(offset, _no_header(start, 0) if compressed else _cut_off(end))
             return
         file.seek(offset)
         header = file.read(_BLOCK)
@@ -92,8 +95,7 @@ def _walk(file: BinaryIO, end: int) -> Iterator[TarMember | TarDamage]:
             return
         size = _number(header[124:136])
         if size is None or not _checksum_holds(header):
-            reason = "not a tar file" if offset == 0 else "no valid member header here"
-            yield TarDamage(offset, reason)
+            yield TarDamage(offset, _no_header(header, offset))
             return
         kind = header[156:157]
         if member_offset is None:
@@ -112,6 +114,10 @@ def _walk(file: BinaryIO, end: int) -> Iterator[TarMember | TarDamage]:
                 pax = parsed
             elif kind == b"g":
                 member_offset = None  # it describes the archive, not the next member
+                if (parsed := _pax_records(data)) is None or not parsed.keys().isdisjoint(_OWN):
+                    # Readers differ in what such a header does to each of the members.
+                    yield TarDamage(offset, "a pax header that names or measures all members")
+                    return
             offset = data_offset + _padded(size)
             continue
         if kind in b"xgLK":
@@ -126,8 +132,10 @@ def _walk(file: BinaryIO, end: int) -> Iterator[TarMember | TarDamage]:
             size = int(pax[b"size"])
         if kind in b"123456":
             size = 0  # such members have no data, whatever their header says
+        if kind == b"S":
+            data_offset = _after_sparse_maps(file, header, data_offset)
         if data_offset + size > end:
-            name = _printable(_raw_name(header, long_name, pax))
+            name = _shown(_raw_name(header, long_name, pax))
             reason = f"{_cut_off(end)}, inside {name} that goes on to {data_offset + size}"
             yield TarDamage(member_offset, reason, name)
             return
@@ -156,7 +164,9 @@ def _member(
     else:
         if not name.isprintable():
             problem = "its name has characters that cannot be printed"
-    name = _printable(raw)
+    if len(raw) > _MAX_NAME_BYTES:
+        problem = f"its name of {len(raw)} bytes is above the limit of {_MAX_NAME_BYTES}"
+    name = _shown(raw)
     if any(key.startswith(b"GNU.sparse") for key in pax):
         kind = b"S"
     if kind not in (b"0", b"\0", b"7"):
@@ -165,8 +175,9 @@ def _member(
 
 
 def _raw_name(header: bytes, long_name: bytes | None, pax: dict[bytes, bytes]) -> bytes:
-    if b"path" in pax:
-        return pax[b"path"]
+    for key in (b"GNU.sparse.name", b"path"):
+        if key in pax:
+            return pax[key]
     if long_name is not None:
         return long_name
     name = header[:100].split(b"\0", 1)[0]
@@ -177,26 +188,28 @@ def _raw_name(header: bytes, long_name: bytes | None, pax: dict[bytes, bytes]) -
     return name
 
 
-def _printable(raw: bytes) -> str:
-    text = raw.decode("utf-8", errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _shown(raw: bytes) -> str:
+    if len(raw) > _MAX_NAME_BYTES:
+        raw = raw[:_LONGEST_SHOWN] + b"..."
+    return printable(raw.decode("utf-8", errors="backslashreplace"))
 
 
 def _pax_records(data: bytes) -> dict[bytes, bytes] | None:
     """Parse records `LENGTH KEY=VALUE\\n`; None where they are malformed."""
     records: dict[bytes, bytes] = {}
     data = data.rstrip(b"\0")
-    while data:
-        digits, space, _ = data.partition(b" ")
-        if not space or not digits.isdigit() or len(digits) > 6:
+    start = 0
+    while start < len(data):
+        space = data.find(b" ", start, start + 7)
+        digits = data[start:space]
+        if space < 0 or not digits.isdigit():
             return None
-        length = int(digits)
-        record = data[len(digits) + 1 : length]
-        key, equals, value = record.partition(b"=")
-        if length > len(data) or not equals or not value.endswith(b"\n"):
+        end = start + int(digits)
+        key, equals, value = data[space + 1 : end].partition(b"=")
+        if end > len(data) or not equals or not value.endswith(b"\n"):
             return None
         records[key] = value[:-1]
-        data = data[length:]
+        start = end
     return records
 
 
@@ -232,6 +245,25 @@ def _first_byte_not_zero(file: BinaryIO) -> int | None:
 
 def _padded(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
+
+
+def _no_header(block: bytes, offset: int) -> str:
+    if offset > 0:
+        return "no valid member header here"
+    if block.startswith(_COMPRESSED):
+        return "not a tar file: it is compressed; decompress it first"
+    return "not a tar file"
+
+
+def _after_sparse_maps(file: BinaryIO, header: bytes, offset: int) -> int:
+    """Where the data of an old GNU sparse file begins: after the blocks that map its holes."""
+    more = header[482]
+    while more:
+        file.seek(offset)
+        block = file.read(_BLOCK)
+        more = len(block) == _BLOCK and block[504]
+        offset += _BLOCK
+    return offset
 
 
 def _cut_off(end: int) -> str:

@@ -117,6 +117,12 @@ def test_an_image_that_does_not_decode_is_named_or_replaced(shards, capsys, on_b
     assert capsys.readouterr().err == ""  # said once
 
 
+def test_images_too_large_to_be_decoded_together_are_decoded_one_by_one(shards, monkeypatch):
+    monkeypatch.setattr("data.indexed.MAX_AHEAD_PIXELS", 60 * 48 - 1)
+    resident, indexed = (opened(shards, mode) for mode in ("resident", "indexed"))
+    assert torch.equal(indexed.images[:], resident.images)
+
+
 def test_other_shapes_are_refused_unless_a_size_is_given(shards):
     write_tar(shards[2], [("odd.png", encoded(photo(1, 50, 50), "PNG"))])
     with pytest.raises(DataError, match=r"key odd: image of 3x50x50 .* among images of 3x48x60"):

@@ -303,7 +303,7 @@ def test_a_killed_pack_leaves_nothing_that_looks_whole(tmp_path):
     process = start_pack(source, "--out", out, "--shard-size", 50)
     while process.poll() is None and len(list(tmp_path.glob(".set.packing/*.tar"))) < 3:
         time.sleep(0.005)
-    with pytest.raises(DataError, match="another process is packing into it"):
+    with pytest.raises(DataError, match="another process is writing into it"):
         pack(source, out, shard_size=50)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL

@@ -26,7 +26,7 @@ def write(path: Path, image: str = "image", label: str = "label", **options: obj
         column = pyarrow.array([{"bytes": data, "path": "../x.npy"} for data in encoded])
     else:
         column = pyarrow.array(encoded)
-    features = {label: {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    features = {label: {"names": options.get("names", ["cat", "dog"]), "_type": "ClassLabel"}}
     table = pyarrow.table({image: column, label: options.get("labels", LABELS)})
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     parquet.write_table(table.replace_schema_metadata(metadata), path, row_group_size=2)
@@ -70,6 +70,12 @@ def test_mistakes_are_one_line(tmp_path):
     assert "encoded images are binary, or a struct with binary bytes" in said
     said = refused(write(tmp_path / "x.parquet", labels=[-2] * 5))
     assert "x.parquet row 0: label -2; classes count from 0" in said
+    said = refused(write(tmp_path / "x.parquet", labels=[2**20] * 5))
+    assert "x.parquet row 0: label 1048576; classes count from 0 to 1048575" in said
+    said = refused(write(tmp_path / "x.parquet", "a\x1b[2J\n"))
+    assert r"has the columns a\x1b[2J\n, label" in said
+    said = refused(write(tmp_path / "x.parquet", names=["cat", "a\x1b[2J\n"]))
+    assert r"the class name a\x1b[2J\n has characters that cannot be printed" in said
     said = refused(write(tmp_path / "x.parquet", labels=[2] * 5))
     assert "label 2 has no name, its metadata names 2 classes" in said
     said = refused(
