@@ -227,8 +227,9 @@ def _decode(
 def decode_all(shards: Sequence[Path], channels: int | None, size: int | None) -> Iterator[Decoded]:
     """Decode all samples of `shards`, in order, with a bounded number of images in flight.
 
-    A few threads decode ahead of what is taken. Images that are much larger than the first they
-    leave to the caller's thread, one at a time, so that no shard can fill the memory.
+    A few threads decode ahead of what is taken. Images above 2^24 pixels, and without a size those
+    larger than the first, they leave to the caller's thread, one at a time, so that no shard can
+    fill the memory.
 
     Yields:
         Each sample with its image, uint8 [C, H, W], or with the reason why there is none, which
@@ -246,7 +247,8 @@ def decode_all(shards: Sequence[Path], channels: int | None, size: int | None) -
         if isinstance(decoded[1], np.ndarray):
             chunk_samples = max(1, min(_CHUNK_SAMPLES, _CHUNK_BYTES // decoded[1].nbytes))
             if size is None:
-                ahead_pixels = max(decoded[1][0].size, _CHUNK_BYTES // _CHUNK_SAMPLES)
+                pixels = max(decoded[1][0].size, _CHUNK_BYTES // _CHUNK_SAMPLES)
+                ahead_pixels = min(ahead_pixels, pixels)
             break
 
     def decode_chunk(chunk: list[Sample | BadSample]) -> list[Decoded]:
