@@ -124,7 +124,8 @@ class ArmConfig(BaseModel):
         if not prefix and not is_pretrained(self.name):
             raise ValueError(
                 f"name: found {self.name}; names that begin with {', '.join(_CONTROL_PREFIXES)} "
-                "are of controls, which reuse no pretrained weights"
+                "are of controls, which reuse no pretrained weights: take another name, or encoder "
+                "random"
             )
         return self
 
@@ -157,9 +158,9 @@ def _usual_name(values: Mapping[str, Any]) -> str:
     stages = values.get("stages")
     if isinstance(stages, list | tuple) and stages:
         parts.append(str(stages[-1]))
-    # A scratch_ of the user's own is not the short name.
-    parts.append(_key(head, "kind") or ("own" if kind == "scratch" else ""))
-    return "_".join(part for part in parts if part)
+    parts.append(_key(head, "kind"))
+    name = "_".join(part for part in parts if part)
+    return f"{name}_own" if name in SHORT_ARMS else name
 
 
 def _key(values: Any, key: str) -> str:

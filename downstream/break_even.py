@@ -99,6 +99,8 @@ def break_even(entries: Sequence[Worth], cost: float | None, prices: Prices) -> 
     if not paying:
         if any(entry.bound == "at least" for entry in entries):
             return "Whether pretraining ever pays is unknown: the control had too few labels."
+        if any(entry.pays == "unsure" for entry in entries):
+            return "By the mean, pretraining saves no labels at any budget; that is not certain."
         return "Pretraining never pays: it saves no labels at any budget."
     best = min(paying, key=lambda entry: (entry.uses or 0, entry.budget))
     certain = best.interval is not None and best.interval.low is not None and best.interval.low > 0

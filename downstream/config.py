@@ -91,7 +91,9 @@ class StudySettings(RowsConfig):
         description="numbers of labels that a method sees in all, validation labels included",
     )
     budgets_per_class: tuple[PositiveInt, ...] = Field(
-        (), description="further budgets, in labels of each class; in place of the default ones"
+        (),
+        description="further budgets, in labels of each class (with sampling natural: so many times "
+        "the number of classes in all); in place of the default ones",
     )
     budget_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (), description="further budgets, as shares of data.train; in place of the default ones"

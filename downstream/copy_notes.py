@@ -56,14 +56,16 @@ def copy_notes(leaks: Leaks, audit: Mapping[str, Any] | None) -> list[str]:
     found = leaks.exact if audit is None else max(audit["test_images"], leaks.exact)
     if not found:
         how = "has an exact or near copy" if near else "is pixel for pixel"
-        notes.append(f"None of {leaks.checked:,} test images {how} among the images learned from.")
+        among = "data.train" if leaks.pretraining is None else "the images learned from"
+        notes.append(f"None of {leaks.checked:,} test images {how} among {among}.")
     if audit is not None and not near:
         why = audit["why_exact"]
         notes.append(f"Near copies were not looked for{f': {why}' if why else ''}.")
     if leaks.pretraining is None:
         notes.append(
             "The images of pretraining are not those of data.train and were not compared with the "
-            "test images; data.pretraining names them."
+            "test images, so whether pretraining has seen any is not known; data.pretraining names "
+            "them."
         )
     return notes
 

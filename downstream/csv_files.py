@@ -12,7 +12,7 @@ _CURVE_COLUMNS = (
 _CLASS_COLUMNS = ("arm", "budget", "class", "mean", "low", "high", "n", "seeds")
 _COMPARED_COLUMNS = (
     *("arm", "control", "budget", "mean", "low", "high", "p", "p_holm", "n", "seeds"),
-    *("labels_needed", "saved", "saved_low", "saved_high", "flag"),
+    *("labels_needed", "saved", "saved_low", "saved_high", "flag", "utility"),
 )
 _MISSING: Mapping[str, Any] = {"mean": None, "low": None, "high": None}
 
@@ -70,6 +70,7 @@ def comparisons_csv(summary: Mapping[str, Any]) -> str:
                 *(*key, *_ends(found), found["p"], found["p_holm"], found["n"], found["seeds"]),
                 *(labels.get("labels_needed"), labels.get("saved")),
                 *(interval.get("low"), interval.get("high"), labels.get("flag")),
+                labels.get("utility"),
             )
         )
     return _csv(_COMPARED_COLUMNS, lines)

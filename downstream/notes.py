@@ -77,7 +77,8 @@ def arm_notes(arm: Arm, config: CurveConfig, environment: Mapping[str, Any]) -> 
 def tuning_caveat(config: CurveConfig) -> list[str]:
     """Return one sentence where the control from scratch was tuned too little for a claim."""
     trials = len(config.scratch.trials)
-    if not {"scratch", "finetuned"} <= set(config.arm_names) or trials >= TRIALS_OF_SCRATCH:
+    compared = "scratch" in config.arm_names and any(map(is_pretrained, config.arm_names))
+    if not compared or trials >= TRIALS_OF_SCRATCH:
         return []
     tuned = "a single fixed recipe" if trials == 1 else f"{trials} recipes to choose from"
     return [
@@ -101,7 +102,8 @@ def study_notes(config: CurveConfig, environment: Mapping[str, Any], leaks: Leak
         notes.append("Labels were drawn as they come: rare classes have few, perhaps none.")
     if config.imbalance > 1:
         notes.append(
-            f"The most frequent class has {config.imbalance:g} times as many labels as the rarest."
+            f"The most frequent class has {config.imbalance:g} times as many labels as the rarest, "
+            "as far as every class has one and none more than it has images."
         )
     if config.label_noise > 0:
         notes.append(f"{100 * config.label_noise:g} % of the training labels are wrong on purpose.")

@@ -76,9 +76,7 @@ _KNOWN = {
     "finetuned": ArmStyle("pretrained, fine-tuned", "arm-1", "o", "solid", True),
     "frozen": ArmStyle("pretrained, frozen", "arm-2", "s", "solid", True),
     "scratch": ArmStyle("from scratch", "arm-3", "^", _DASHED, False),
-    "scratch_equal_compute": ArmStyle(
-        "from scratch, as long as pretraining", "arm-6", "<", _DASHED, False
-    ),
+    "scratch_equal_compute": ArmStyle("scratch, equal compute", "arm-6", "<", _DASHED, False),
     "random_frozen": ArmStyle("random, frozen", "arm-4", "D", _DASH_DOT, False),
     "raw_logistic": ArmStyle("raw pixels", "arm-5", "X", _DOTTED, False),
     "raw_svm": ArmStyle("raw pixels, SVM", "arm-6", "v", _DOTTED, False),

@@ -44,7 +44,7 @@ class Row:
             share their time equally.
         choices: what was chosen inside the labels, and by which scores.
         inference: whether the test images were seen, without labels, before they were scored.
-        class_counts: how many of the labels are of each class.
+        class_counts: how many of the labels say each class, the wrong ones of `label_noise` too.
         along: of an arm that trains its encoder, as it learnt from all labels: steps taken and
             accuracy on some of the test images.
         ece: expected calibration error, a fraction in [0, 1].

@@ -7,7 +7,13 @@ budgets without any are left out.
 from collections.abc import Sequence
 
 from downstream.results import Row
-from downstream.statistics import Interval, Scores, mean_interval, paired_difference
+from downstream.statistics import (
+    Interval,
+    Scores,
+    mean_interval,
+    paired_difference,
+    share_interval,
+)
 
 MEASURES = ("macro_f1", "nll", "ece")
 """Fields of a row that have an interval of their own, besides accuracy."""
@@ -23,13 +29,14 @@ def measure_intervals(rows: Sequence[Row], measure: str) -> dict[int, Interval]:
         value = getattr(row, measure)
         if value is not None:
             tables.setdefault(row.budget, {})[row.draw, row.seed] = value
-    return {budget: mean_interval(table) for budget, table in tables.items()}
+    interval = mean_interval if measure == "nll" else share_interval
+    return {budget: interval(table) for budget, table in tables.items()}
 
 
 def class_intervals(rows: Sequence[Row]) -> dict[int, ByClass]:
     """Return the mean accuracy of the rows of one arm in each class, by budget."""
     return {
-        budget: [mean_interval(table) if table else None for table in tables]
+        budget: [share_interval(table) if table else None for table in tables]
         for budget, tables in _class_tables(rows).items()
     }
 

@@ -6,7 +6,7 @@ images; a seed is one pretraining run (frozen, finetuned) or one set of fresh we
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,14 @@ def mean_interval(scores: Scores) -> Interval:
     """Mean score of one arm at one budget; see `error_of_mean` for the formula."""
     table = crossed_table(scores)
     return _interval(draw_means(scores), [] if table is None else [table])
+
+
+def share_interval(scores: Scores) -> Interval:
+    """Mean of scores that lie in [0, 1]; its interval is cut where it leaves them."""
+    found = mean_interval(scores)
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def paired_difference(

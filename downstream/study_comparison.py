@@ -18,7 +18,7 @@ from downstream.report_curve import Curve
 from downstream.report_study import StudyFiles, read_study
 from downstream.report_style import ArmStyle, series_styles
 from downstream.report_tables import clear_winner
-from downstream.statistics import Difference, Interval, mean_interval, paired_difference
+from downstream.statistics import Difference, Interval, paired_difference, share_interval
 from downstream.summary import ScoresByBudget, scores_by_arm
 from training.errors import InputError
 
@@ -42,7 +42,7 @@ class Series:
     @cached_property
     def intervals(self) -> dict[int, Interval]:
         """Mean accuracy with its interval at each budget."""
-        return {budget: mean_interval(self.scores[budget]) for budget in sorted(self.scores)}
+        return {budget: share_interval(self.scores[budget]) for budget in sorted(self.scores)}
 
     def curve(self) -> Curve:
         """Return it as figures and tables take it."""

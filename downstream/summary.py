@@ -32,7 +32,7 @@ from downstream.score_intervals import (
     class_intervals,
     measure_intervals,
 )
-from downstream.statistics import crossed_table, mean_interval
+from downstream.statistics import crossed_table, share_interval
 from downstream.study_folder import check_study_folder
 from downstream.training_curves import (
     steps_to_accuracy,
@@ -70,7 +70,7 @@ def _summary(
     scores = scores_by_arm(rows)
     nll = mean_curves(scores_by_arm(rows, "nll"))
     means = {
-        arm: {budget: mean_interval(scores[arm][budget]) for budget in sorted(scores[arm])}
+        arm: {budget: share_interval(scores[arm][budget]) for budget in sorted(scores[arm])}
         for arm in scores
     }
     comparisons = comparisons_of(scores)

@@ -111,19 +111,20 @@ def _headline(comparison: Comparison, means: Mapping[int, Interval]) -> str:
 
 
 def _corrected(differences: Mapping[int, Difference], tested: int) -> list[str]:
-    """One sentence on which gains survive correction for all comparisons, where there are any."""
-    ahead, _, _ = _by_sign(differences)
-    holm = {budget: differences[budget].p_holm for budget in ahead}
+    """One sentence on which gains, or else losses, survive correction for all comparisons."""
+    ahead, _, behind = _by_sign(differences)
+    word, found = ("gain", ahead) if ahead else ("loss", behind)
+    holm = {budget: differences[budget].p_holm for budget in found}
     known = {budget: p for budget, p in holm.items() if p is not None}
     if not known or tested < 2:
         return []
     kept = [budget for budget, p in known.items() if p < 1 - LEVEL]
     text = f"Corrected for all {tested} comparisons of the study (Holm)"
     if not kept:
-        return [f"{text}, no gain is certain."]
+        return [f"{text}, no {word} is certain."]
     if len(kept) == len(known):
-        return [f"{text}, {'every gain' if len(kept) > 1 else 'the gain'} remains."]
-    return [f"{text}, the gain remains with {budgets_in_words(kept)} labels."]
+        return [f"{text}, {f'every {word}' if len(kept) > 1 else f'the {word}'} remains."]
+    return [f"{text}, the {word} remains with {budgets_in_words(kept)} labels."]
 
 
 def _sentence(text: str, rest: str) -> str:

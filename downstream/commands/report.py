@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from downstream.comparison_page import comparison_headlines
     from downstream.comparison_report import write_comparison
     from downstream.report import write_report
+    from downstream.results import RESULTS
     from downstream.study_comparison import compare_studies
     from downstream.summary import write_summary
     from training.errors import InputError
@@ -49,6 +50,10 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--out: several studies need a folder for their page; give one")
     if args.out is not None and not several:
         raise InputError("--out: one study's report lies in its own folder; leave it out")
+    if args.out is not None and (args.out / RESULTS).exists():
+        raise InputError(
+            f"--out: {args.out} holds a study, whose page it would replace; name another"
+        )
     for folder in args.folders:
         write_summary(folder)
     if not several:

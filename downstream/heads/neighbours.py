@@ -25,6 +25,9 @@ from downstream.heads.standardize import standardize
 SMOOTHING = 0.03
 """What every class gets beside its neighbours' votes, of which the nearest has 1."""
 
+# Of a head on the fewest labels, with what it takes to score thousands of images.
+_FEWEST_FLOPS = 2 * 10**9
+
 
 class NeighboursConfig(ChosenInside):
     """A head that lets the nearest labelled rows vote."""
@@ -112,11 +115,11 @@ def fit_neighbours(problems: Problems, config: NeighboursConfig) -> list[Neighbo
 def neighbours_flops(config: NeighboursConfig, labels: int, features: int, classes: int) -> int:
     """Return about how many floating-point operations choosing for one head takes.
 
-    Those of the cosines between rows held out and all others, beside which votes are few.
+    Those of the cosines between rows held out and all others, and what any number of labels takes.
     """
     rotated = labels if 2 * labels <= features else features
     held_out = config.held_out_folds(labels) * labels // config.folds
-    return 2 * held_out * labels * rotated
+    return _FEWEST_FLOPS + 2 * held_out * labels * rotated
 
 
 def log_votes(
