@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--out: one study's report lies in its own folder; leave it out")
     if args.out is not None and (args.out / RESULTS).exists():
         raise InputError(
-            f"--out: {args.out} holds a study, whose page it would replace; name another"
+            f"--out: {args.out} holds a study, whose page it would replace; name another folder"
         )
     for folder in args.folders:
         write_summary(folder)
