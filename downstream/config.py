@@ -92,8 +92,8 @@ class StudySettings(RowsConfig):
     )
     budgets_per_class: tuple[PositiveInt, ...] = Field(
         (),
-        description="further budgets, in labels of each class (with sampling natural: so many times "
-        "the number of classes in all); in place of the default ones",
+        description="further budgets, in labels of each class (with sampling natural: so many "
+        "times the number of classes in all); in place of the default ones",
     )
     budget_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (), description="further budgets, as shares of data.train; in place of the default ones"

@@ -181,7 +181,10 @@ def _series(studies: Mapping[str, StudyFiles]) -> list[Series]:
     pretrained: list[tuple[str, Arm, ScoresByBudget]] = []
     controls: list[tuple[str, Arm, ScoresByBudget]] = []
     for name, study in studies.items():
+        shown = study.figure_styles()
         for arm, scores in scores_by_arm(study.rows).items():
+            if arm not in shown:  # depths of one encoder are in its own report
+                continue
             if is_pretrained(arm):
                 pretrained.append((name, arm, scores))
             elif not any(arm == a and _same(scores, known) for _, a, known in controls):

@@ -71,6 +71,15 @@ def curve(tmp_path: Path, label: str) -> Path:
     return tmp_path / "runs/study/curves" / label
 
 
+def test_a_comparison_does_not_replace_the_page_of_a_study(several, tmp_path, capsys):
+    assert main(["study", str(several())]) == 0
+    one, two = (str(curve(tmp_path, label)) for label in ("one", "two"))
+    before = Path(one, "report.html").read_bytes()
+    assert main(["report", one, two, "--out", one]) == 2
+    assert "holds a study" in capsys.readouterr().err
+    assert Path(one, "report.html").read_bytes() == before
+
+
 def test_controls_are_computed_once_and_differences_are_paired(several, tmp_path, capsys):
     assert main(["study", str(several())]) == 0
     one, two = (rows_of(curve(tmp_path, label)) for label in ("one", "two"))
