@@ -26,6 +26,8 @@ from downstream.report_style import ArmStyle
 from downstream.statistics import Interval
 from pages.figures import axes_with_margins, new_figure
 
+_BESIDE_NAME, _LETTER = 40.0, 7.5
+"""Room beside a curve's name, and for each of its letters."""
 _DRAW_SIZE = 3.8
 _TIP_SIZE = 16.0
 
@@ -45,7 +47,9 @@ def accuracy_figure(curves: Sequence[Curve], *, narrow: bool = False) -> Figure:
     legend_height = 19 * len(curves) if narrow else 0
     width, height = (NARROW, 304.0 + legend_height) if narrow else (WIDE, 520.0)
     figure = new_figure(width, height)
-    left, right, bottom, top = (44, 18, 58 + legend_height, 8) if narrow else (58, 196, 52, 12)
+    longest = max((len(curve.style.label) for curve in curves), default=0)
+    names = max(196.0, _BESIDE_NAME + _LETTER * longest)
+    left, right, bottom, top = (44, 18, 58 + legend_height, 8) if narrow else (58, names, 52, 12)
     axes = axes_with_margins(figure, left, right, bottom, top)
     breadth = math.log(budgets[-1] / budgets[0]) or 1.0
     spread = breadth * (0.06 if narrow else 0.05)
