@@ -5,7 +5,7 @@
 Budgets x draws x (a linear head and nearest neighbours on frozen features, a linear head on random
 frozen features, another on raw pixels). The features are computed before, and both sides read them
 from the same files. Ours is timed as a user meets it: `python -m downstream curve` as a process,
-its start and its report included.
+its start, its look for copies among the images and its report included.
 
 The script is given our draws, folds and standardization. It minimizes what our linear heads do, by
 LogisticRegressionCV, which begins at each strength where the one before ended, and takes the
@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,15 +60,13 @@ BUDGETS = (10, 20, 50, 100, 250, 500, 1000, 3000)
 # As near to the minimum as scikit-learn's own tolerance lets its heads come.
 LINEAR = LogisticConfig(tolerance=3e-4)
 NEIGHBOURS = NeighboursConfig()
-ARMS: dict[str, tuple[Arm, ...]] = {
-    "linear": ("frozen", "random_frozen", "raw_logistic"),
-    "neighbours": ("frozen",),
-}
+BY_NEIGHBOURS = "neighbours"
+ARMS = ("frozen", "random_frozen", "raw_logistic", {"name": BY_NEIGHBOURS, "head": NEIGHBOURS.kind})
 MOST_SECONDS, MOST_GAP, TARGET = 180.0, 0.003, 3.0
 
 Split = tuple[NDArray[np.int64], NDArray[np.int64]]
-Scores = dict[tuple[str, Arm, int, int], float]
-"""Accuracies by head, arm, budget and draw."""
+Scores = dict[tuple[Arm, int, int], float]
+"""Accuracies by arm, budget and draw."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Task:
         splits: (learnt from, held out) of each fold, places among the N; none where too few.
     """
 
-    key: tuple[str, Arm, int, int]
+    key: tuple[Arm, int, int]
     learnt: NDArray[np.float32]
     scored: NDArray[np.float32]
     places: NDArray[np.int64]
@@ -177,13 +175,10 @@ def vote_weights(distances: NDArray[np.float32], temperature: float) -> NDArray[
     return weights
 
 
-PEERS = {"linear": linear_accuracy, "neighbours": neighbours_accuracy}
-
-
 def accuracy(task: Task, threads: int) -> float:
     """Return the accuracy of a task's row."""
     torch.set_num_threads(threads)
-    return PEERS[task.key[0]](task)
+    return (neighbours_accuracy if task.key[0] == BY_NEIGHBOURS else linear_accuracy)(task)
 
 
 def peer(tasks: Sequence[Task], jobs: int, threads: int) -> Scores:
@@ -193,20 +188,17 @@ def peer(tasks: Sequence[Task], jobs: int, threads: int) -> Scores:
     return {task.key: own for task, own in zip(ordered, found, strict=True)}
 
 
-def ours(configs: Mapping[str, CurveConfig], folder: Path) -> Scores:
-    """Run our command for each head; return the accuracies of its rows."""
-    scores: Scores = {}
-    for name, config in configs.items():
-        path = folder / f"{name}.yaml"
-        path.write_text(dump_config(config), encoding="utf-8")
-        command = [sys.executable, "-m", "downstream", "curve", str(path), "--overwrite"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        for row in read_rows(Path(config.runs_dir, config.name, RESULTS), Row):
-            scores[name, row.arm, row.budget, row.draw] = row.accuracy
-    return scores
+def ours(config: CurveConfig, folder: Path) -> Scores:
+    """Run our command; return the accuracies of its rows."""
+    path = folder / "study.yaml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    command = [sys.executable, "-m", "downstream", "curve", str(path), "--overwrite"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    rows = read_rows(Path(config.runs_dir, config.name, RESULTS), Row)
+    return {(row.arm, row.budget, row.draw): row.accuracy for row in rows}
 
 
-def tasks_of(name: str, bench: Workbench, head: ChosenInside) -> list[Task]:
+def tasks_of(bench: Workbench) -> list[Task]:
     """Return the rows of a study as the script is given them."""
     config, inputs = bench.config, bench.inputs
     rows = np.unique(np.concatenate(bench.draws))
@@ -214,6 +206,7 @@ def tasks_of(name: str, bench: Workbench, head: ChosenInside) -> list[Task]:
     of_arm: dict[Arm, FixedFeatures] = {}
     for group in bench.groups():
         arm, _, _, seed = group[0]
+        head: ChosenInside = NEIGHBOURS if arm == BY_NEIGHBOURS else LINEAR
         if arm not in of_arm:
             device = torch.device("cpu")
             of_arm[arm] = fixed_features(arm, seed, inputs, config, rows, device)
@@ -230,7 +223,7 @@ def tasks_of(name: str, bench: Workbench, head: ChosenInside) -> list[Task]:
             ]
             tasks.append(
                 Task(
-                    (name, arm, key.budget, key.draw),
+                    (arm, key.budget, key.draw),
                     features.train,
                     features.test,
                     np.searchsorted(rows, labelled),
@@ -245,13 +238,13 @@ def tasks_of(name: str, bench: Workbench, head: ChosenInside) -> list[Task]:
 
 def largest_gap(mine: Scores, theirs: Scores) -> float:
     """Print mean accuracies where they differ most; return the largest gap, a fraction."""
-    cells: dict[tuple[str, Arm, int], list[float]] = {}
+    cells: dict[tuple[Arm, int], list[float]] = {}
     for key, own in mine.items():
-        cells.setdefault(key[:3], []).append(own - theirs[key])
+        cells.setdefault(key[:2], []).append(own - theirs[key])
     gaps = {cell: statistics.fmean(differences) for cell, differences in cells.items()}
     worst = max(gaps, key=lambda cell: abs(gaps[cell]))
-    head, arm, budget = worst
-    print(f"ours is {100 * gaps[worst]:+.2f} points from the script's: {arm}, {head}, {budget}")
+    arm, budget = worst
+    print(f"ours is {100 * gaps[worst]:+.2f} points from the script's: {arm}, {budget} labels")
     return abs(gaps[worst])
 
 
@@ -280,28 +273,22 @@ def main() -> int:
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as temporary:
-        configs = {
-            name: CurveConfig.model_validate(
-                {
-                    "name": name,
-                    "runs_dir": temporary,
-                    "encoder": args.encoder,
-                    "data": {split: f"{args.folder}/{split}-*.tar" for split in ("train", "test")},
-                    "budgets": args.budgets,
-                    "draws": args.draws,
-                    "arms": ARMS[name],
-                    "head": head.model_dump(),
-                }
-            )
-            for name, head in (("linear", LINEAR), ("neighbours", NEIGHBOURS))
-        }
-        accelerator = make_accelerator(ComputeConfig(), cpu=True)
-        tasks: list[Task] = []
-        for (name, config), head in zip(configs.items(), (LINEAR, NEIGHBOURS), strict=True):
-            bench = open_workbench(config, accelerator)
-            bench.prepare(bench.groups())
-            tasks += tasks_of(name, bench, head)
-        first = [task for task in tasks if task.key[3] == 0]
+        config = CurveConfig.model_validate(
+            {
+                "name": "study",
+                "runs_dir": temporary,
+                "encoder": args.encoder,
+                "data": {split: f"{args.folder}/{split}-*.tar" for split in ("train", "test")},
+                "budgets": args.budgets,
+                "draws": args.draws,
+                "arms": ARMS,
+                "head": LINEAR.model_dump(),
+            }
+        )
+        bench = open_workbench(config, make_accelerator(ComputeConfig(), cpu=True))
+        bench.prepare(bench.groups())
+        tasks = tasks_of(bench)
+        first = [task for task in tasks if task.key[2] == 0]
         seconds = {
             (jobs, threads): timed(
                 f"scikit-learn, first draw, {jobs} x {threads}",
@@ -313,7 +300,7 @@ def main() -> int:
         name = f"scikit-learn, {jobs} x {threads}"
         own_times, peer_times = [], []
         for _ in range(args.rounds):
-            own, mine = timed("ours", partial(ours, configs, Path(temporary)))
+            own, mine = timed("ours", partial(ours, config, Path(temporary)))
             other, theirs = timed(name, partial(peer, tasks, jobs, threads))
             own_times.append(own)
             peer_times.append(other)

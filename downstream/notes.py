@@ -215,8 +215,12 @@ def _seen(arm: Arm, config: CurveConfig, environment: Mapping[str, Any]) -> str:
     if arm_inference(arm, config, saw_test=saw_test) == "inductive":
         audit = environment.get("audit")
         if audit is not None and audit["test_images"] and not config.data.remove_copies:
-            return "Inductive: no test image but those with copies was seen before the scores."
-        return "Inductive: no test image was seen before the final scores."
+            seen = "no test image but those with copies was seen before the scores"
+        else:
+            seen = "no test image was seen before the final scores"
+        if is_pretrained(arm) and environment["leaks"]["pretraining"] is None:
+            seen += ", as far as is known: the images of pretraining were not compared"
+        return f"Inductive: {seen}."
     own = arm_inference(arm, config, saw_test=False) == "transductive"
     return (
         f"Transductive: {'the head' if own else 'pretraining'} has seen the test images, without "
