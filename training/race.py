@@ -118,7 +118,9 @@ def run_race(race: RaceConfig, *, jobs: int) -> RaceResult:
         while running or (waiting and not stop.requested):
             while waiting and len(running) < jobs and not stop.requested:
                 name, overrides = waiting.pop(0)
-                print(f"{name}: begins, {total - len(waiting)} of {total}", flush=True)
+                known = Path(race.runs_dir, name).exists()
+                words = "is there; what is missing is added" if known else "begins"
+                print(f"{name}: {words}, {total - len(waiting)} of {total}", flush=True)
                 running[name] = _start(race, name, overrides, jobs)
             if stop.requested and not told:  # once: a second would end what the first began
                 for process in running.values():
