@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 import tarfile
 import tempfile
@@ -38,6 +37,7 @@ from benchmarks.interleaved import WARMUP_STEPS, median_rates
 from data.batches import Batches
 from data.indexed import IndexedImages
 from data.shard_index import open_index
+from data.store_build import available_cores
 
 BATCH, SHARDS = 64, 8
 OF_RAW, OF_WEBDATASET, OF_PILLOW, OF_WHOLE = 0.9, 1.7, 2.5, 4.0
@@ -135,7 +135,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=25, help="batches per round")
     args = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    cores = available_cores()
     with tempfile.TemporaryDirectory() as folder:
         small, large = photographs(args.images, 224), photographs(args.images // 4, 500)
         shards = write_shards(small, Path(folder, "small"))

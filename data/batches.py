@@ -6,7 +6,6 @@ Shapes: N images in the store, G rows of a global batch, B rows of one rank or m
 import math
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from data.errors import DataError
 from data.indexed import IndexedImages
+from data.read_ahead import ReadAhead
 
 _ORDER = zlib.crc32(b"order")
 # Of the free memory of a CUDA device: the rest is for activations.
@@ -64,14 +64,13 @@ class Batches:
         self._permutations: dict[int, npt.NDArray[np.int64]] = {}
         self._image_shape = tuple(images.shape[1:])
         self._stored_rows = self._rows  # where each image of an epoch lies in self._images
-        self._ahead: tuple[tuple[int, int, int | None], Future[Tensor]] | None = None
+        self._ahead: ReadAhead | None = None
+        self._indexed: IndexedImages | None = None
         if isinstance(images, IndexedImages):
-            self._indexed: IndexedImages | None = images
-            self._one_ahead = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+            self._indexed, self._ahead = images, ReadAhead(images, self.indices)
             self._images = torch.empty(0)
             self._labels = labels
             return
-        self._indexed = None
         # Rows of one axis: index_select then copies each image as one piece.
         self._images = images.flatten(1)
         self._labels = None if labels is None else labels.to(images.device)
@@ -97,10 +96,10 @@ class Batches:
             "images": uint8 [B, C, H, W]; "labels": int64 [B], where there are labels.
         """
         rows = self._stored(self._order(step)[start:stop])
-        if self._indexed is None:
+        if self._ahead is None:
             batch = {"images": self._gather(rows)}
         else:
-            batch = {"images": self._read_ahead(step, start, stop).to(self.device)}
+            batch = {"images": self._ahead.batch(step, start, stop).to(self.device)}
         if self._labels is not None:
             batch["labels"] = self._labels.index_select(0, rows).to(self.device)
         return batch
@@ -119,20 +118,6 @@ class Batches:
 
     def _stored(self, places: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(self._stored_rows[places]).to(self._images.device)
-
-    def _read_ahead(self, step: int, start: int, stop: int | None) -> Tensor:
-        """Images of a step, and those of the next one asked for meanwhile."""
-        assert self._indexed is not None
-
-        def images(of: int) -> Future[Tensor]:
-            assert self._indexed is not None
-            rows = self._stored_rows[self._order(of)[start:stop]]
-            return self._one_ahead.submit(self._indexed.take, rows)
-
-        wanted = (step, start, stop)
-        found = self._ahead[1] if self._ahead and self._ahead[0] == wanted else images(step)
-        self._ahead = ((step + 1, start, stop), images(step + 1))
-        return found.result()
 
     def _gather(self, rows: Tensor) -> Tensor:
         if self._indexed is not None:

@@ -26,7 +26,28 @@ class FolderLayout:
     classes: list[str] | None
 
 
-def read_layout(where: str, paths: Iterable[PurePosixPath]) -> FolderLayout:
+def read_layout(
+    where: str,
+    paths: Iterable[PurePosixPath],
+    labels: LabelFile | None,
+    known: list[str] | None,
+) -> FolderLayout:
+    """Tell splits by the folders in which images lie, and classes by these or by a file of labels.
+
+    Args:
+        where: the source's folder, for messages.
+        paths: of the images, below that folder.
+        labels: the file; None: folders say the classes.
+        known: class names in the order of the file's classes; None: its sorted labels.
+    Raises:
+        DataError: they lie in no known layout, or a line is of no image, or of several.
+    """
+    if labels is None:
+        return _by_folders(where, paths)
+    return _by_label_file(where, paths, labels, known)
+
+
+def _by_folders(where: str, paths: Iterable[PurePosixPath]) -> FolderLayout:
     """Tell splits and classes by the folders in which images lie.
 
     Args:
@@ -62,7 +83,7 @@ def read_layout(where: str, paths: Iterable[PurePosixPath]) -> FolderLayout:
     return FolderLayout(splits, classes or None)
 
 
-def read_labeled_layout(
+def _by_label_file(
     where: str, paths: Iterable[PurePosixPath], labels: LabelFile, known: list[str] | None
 ) -> FolderLayout:
     """Tell splits by the folders in which images lie, and classes by a file of labels.

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from data.encoded_images import MAX_FILE_BYTES, SOURCE_SUFFIXES, EncodedImage, EncodedImages
 from data.errors import DataError, printable
-from data.folder_layout import read_labeled_layout, read_layout
+from data.folder_layout import read_layout
 from data.label_file import LabelFile
 from data.sources import SourceImage, UnreadableImage, read_about
 
@@ -40,10 +40,7 @@ class ImageFolderSource:
                 f"{folder}: no images found; looked for files ending in "
                 f".{', .'.join(SOURCE_SUFFIXES)}"
             )
-        if labels is None:
-            layout = read_layout(str(folder), paths)
-        else:
-            layout = read_labeled_layout(str(folder), paths, labels, about.classes)
+        layout = read_layout(str(folder), paths, labels, about.classes)
         self._files = layout.splits
         self.classes = layout.classes
         self._encoded = EncodedImages(self._entries, list(layout.splits), size=size)

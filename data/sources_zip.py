@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from data.encoded_images import MAX_FILE_BYTES, SOURCE_SUFFIXES, EncodedImage, EncodedImages
 from data.errors import DataError, cause
-from data.folder_layout import read_labeled_layout, read_layout
+from data.folder_layout import read_layout
 from data.label_file import LabelFile
 from data.sources import SourceImage, UnreadableImage
 from data.sources_folder import is_image
@@ -55,10 +55,7 @@ class ZipSource:
         self._members = _images_of(path, members)
         self._around = _folder_around(list(self._members))
         inside = [name.relative_to(self._around) for name in self._members]
-        if labels is None:
-            layout = read_layout(str(path), inside)
-        else:
-            layout = read_labeled_layout(str(path), inside, labels, None)
+        layout = read_layout(str(path), inside, labels, None)
         self._files = layout.splits
         self.classes = layout.classes
         self._encoded = EncodedImages(self._entries, list(layout.splits), size=size)

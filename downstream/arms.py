@@ -46,7 +46,6 @@ USUAL_ARMS: tuple[ShortArm, ...] = (
     "raw_logistic",
 )
 EQUAL_COMPUTE: Arm = "scratch_equal_compute"
-FROM_SCRATCH = ("scratch", EQUAL_COMPUTE)
 WITHOUT_ENCODER = ("raw_logistic", "raw_svm", "raw_neighbours", "hog_svm")
 SHORT_HEAD_ARMS = (*WITHOUT_ENCODER, "random_frozen", "frozen")
 """Arms by short names that fit a head on fixed features."""
@@ -64,6 +63,11 @@ def is_pretrained(arm: Arm) -> bool:
     Names of controls begin with random_, scratch, raw_ or hog_, and no others do.
     """
     return not arm.startswith(_CONTROL_PREFIXES)
+
+
+def is_from_scratch(arm: Arm) -> bool:
+    """Return whether an arm trains all of a network from fresh weights."""
+    return arm.startswith("scratch")
 
 
 def random_twin(arm: Arm) -> Arm:

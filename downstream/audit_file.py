@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 from torch import Tensor
 
 from data.audit import Role, named_pairs
@@ -14,9 +13,9 @@ from data.shards import expand_shards
 from downstream.config import CurveConfig
 from downstream.inputs import StudyInputs, open_inputs
 from downstream.study_audit import StudyAudit, audit_facts, audit_study, learned_roles, learned_sets
+from downstream.study_folder import read_made
 from pages.files import write_file
 from training.config import load_config
-from training.errors import InputError
 
 AUDIT = "audit.json"
 MOST_SHOWN = 24
@@ -53,18 +52,7 @@ def read_audit_file(folder: Path) -> StudyAuditReport | None:
     Raises:
         InputError: the file is damaged, or of another version; one line.
     """
-    file = folder / AUDIT
-    if not file.is_file():
-        return None
-    try:
-        return StudyAuditReport.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(
-            f"{file}: {place}: {first['msg'].lower()}; delete it, and `python -m downstream curve` "
-            "makes it again"
-        ) from None
+    return read_made(folder / AUDIT, StudyAuditReport)
 
 
 def _report(audit: StudyAudit, inputs: StudyInputs, config: CurveConfig) -> StudyAuditReport:
@@ -115,7 +103,7 @@ def _shown(
             roles[copy.learned],
             side=_SIDE,
         )
-        for copy in first[:MOST_SHOWN]
+        for copy in first
     ]
 
 

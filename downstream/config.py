@@ -6,13 +6,13 @@ from pydantic import Field, PositiveInt, ValidationError, field_validator, model
 
 from data.store import ReadingConfig
 from downstream.arms import (
-    FROM_SCRATCH,
     RANDOM,
     SHORT_HEAD_ARMS,
     USUAL_ARMS,
     AnyArm,
     Arm,
     ArmConfig,
+    is_from_scratch,
 )
 from downstream.features import FeaturesConfig
 from downstream.heads.build import StudyHeadConfig
@@ -20,7 +20,6 @@ from downstream.heads.neighbours import NeighboursConfig
 from downstream.heads.problems import ChosenInside
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.heads.svm import SvmConfig
-from downstream.modes import Scratch
 from downstream.prices import Prices
 from downstream.recipes import FitConfig, Recipe
 from downstream.rows_config import RowsConfig
@@ -270,10 +269,7 @@ class StudySettings(RowsConfig):
 
     def fit_of(self, name: Arm) -> FitConfig:
         """Return how an arm that trains stages is trained: as scratch, or as fine-tuned."""
-        own = self.own_arm(name)
-        if name in FROM_SCRATCH or (own is not None and isinstance(own.mode, Scratch)):
-            return self.scratch
-        return self.finetune
+        return self.scratch if is_from_scratch(name) else self.finetune
 
     def draws_for(self, arm: Arm, budget: int) -> int:
         """Return how many draws of an arm are run at a budget."""

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from downstream.arms import is_pretrained
 from downstream.config import CurveConfig
+from downstream.study_folder import read_made
 from pages.files import write_file
-from training.errors import InputError
 
 GALLERY = "gallery.json"
 
@@ -93,18 +93,7 @@ def read_gallery(folder: Path) -> Gallery | None:
     Raises:
         InputError: the file is damaged, or of another version; one line.
     """
-    file = folder / GALLERY
-    if not file.is_file():
-        return None
-    try:
-        return Gallery.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(
-            f"{file}: {place}: {first['msg'].lower()}; delete it, and `python -m downstream curve` "
-            "makes it again"
-        ) from None
+    return read_made(folder / GALLERY, Gallery)
 
 
 def write_gallery(folder: Path, gallery: Gallery) -> None:

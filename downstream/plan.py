@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.labels import budget_order, natural_order
-from downstream.arms import FROM_SCRATCH, SHORT_ARMS, WITHOUT_ENCODER, Arm, is_pretrained
+from downstream.arms import SHORT_ARMS, WITHOUT_ENCODER, Arm, is_from_scratch, is_pretrained
 from downstream.config import CurveConfig
 from downstream.inputs import StudyInputs
 from downstream.results import RowKey
@@ -46,7 +46,7 @@ def arm_seeds(arm: Arm, draw: int, encoder_seeds: Sequence[int]) -> list[int]:
         return list(encoder_seeds)
     if arm.startswith("random_"):
         return list(range(len(encoder_seeds)))
-    if arm in FROM_SCRATCH or arm.startswith("scratch_"):
+    if is_from_scratch(arm):
         return [draw]
     return [0]  # nothing is drawn
 

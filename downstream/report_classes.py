@@ -23,7 +23,7 @@ from downstream.report_drawing import (
 )
 from downstream.report_study import StudyFiles
 from downstream.report_style import ArmStyle
-from downstream.report_tables import NO_INTERVAL, Cell, Line, Table, points
+from downstream.report_tables import Line, Table, gain_cell
 from pages.figures import axes_with_margins, new_figure
 
 MOST_PANELS = 20
@@ -164,7 +164,7 @@ def class_table(study: StudyFiles) -> Table | None:
         "Class",
         [f"{count(budget)} labels" for budget in study.budgets],
         [
-            Line(names[place], [_cell(by_class[place].get(budget)) for budget in study.budgets])
+            Line(names[place], [gain_cell(by_class[place].get(budget)) for budget in study.budgets])
             for place in shown
         ],
     )
@@ -172,13 +172,3 @@ def class_table(study: StudyFiles) -> Table | None:
 
 def _mean_gain(by_budget: Mapping[int, Mapping[str, float]]) -> float:
     return sum(entry["mean"] for entry in by_budget.values()) / len(by_budget)
-
-
-def _cell(entry: Mapping[str, Any] | None) -> Cell:
-    if entry is None:
-        return Cell("–")
-    if entry["low"] is None:
-        return Cell(points(entry["mean"]), NO_INTERVAL)
-    clear = entry["low"] > 0 or entry["high"] < 0
-    ends = f"{points(entry['low'])} to {points(entry['high'])}"
-    return Cell(points(entry["mean"]), ends, strong=clear)

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from downstream.report_drawing import NARROW, WIDE, Drawing, count
 from downstream.report_study import StudyFiles
 from downstream.report_style import LIGHT
-from downstream.report_tables import NO_INTERVAL, Cell, Line, Table
+from downstream.report_tables import Cell, Line, Table, percent, value_cell
 from pages.figures import new_figure
 
 _CELL_HEIGHT = 44.0
@@ -53,7 +53,7 @@ def depth_table(study: StudyFiles) -> Table | None:
         )
         for arm in reversed(choices[0]["test"])
     ]
-    chosen = Line("chosen inside the labels", [_interval(c["accuracy"]) for c in choices])
+    chosen = Line("chosen inside the labels", [_accuracy(c["accuracy"]) for c in choices])
     return Table(
         "depth-table",
         "How deep to reuse",
@@ -107,8 +107,5 @@ def _stage(arm: str) -> str:
     return arm.removeprefix("frozen_").replace("_", " ")
 
 
-def _interval(entry: Mapping[str, Any]) -> Cell:
-    mean = f"{100 * entry['mean']:.1f}"
-    if entry["low"] is None:
-        return Cell(mean, NO_INTERVAL)
-    return Cell(mean, f"{100 * entry['low']:.1f} to {100 * entry['high']:.1f}")
+def _accuracy(entry: Mapping[str, Any]) -> Cell:
+    return value_cell(entry["mean"], entry["low"], entry["high"], percent)

@@ -12,8 +12,10 @@ from downstream.report_tables import (
     Cell,
     Line,
     Table,
+    gain_cell,
     interval_in_labels,
     points,
+    value_cell,
 )
 from downstream.report_training import training_tables
 
@@ -95,15 +97,11 @@ def _differences(entries: Sequence[Mapping[str, Any]], styles: Mapping[str, ArmS
 
 
 def _difference(entry: Mapping[str, Any]) -> Cell:
-    cell = _cell(entry, points)
-    clear = entry["low"] is not None and (entry["low"] > 0 or entry["high"] < 0)
-    return Cell(cell.text, cell.below, strong=clear)
+    return gain_cell({**entry, "mean": entry["value"]})
 
 
 def _cell(entry: Mapping[str, Any], show: Callable[[float], str]) -> Cell:
-    if entry["low"] is None:
-        return Cell(show(entry["value"]), NO_INTERVAL)
-    return Cell(show(entry["value"]), f"{show(entry['low'])} to {show(entry['high'])}")
+    return value_cell(entry["value"], entry["low"], entry["high"], show)
 
 
 def _targets(entries: Sequence[Mapping[str, Any]], styles: Mapping[str, ArmStyle]) -> Table:

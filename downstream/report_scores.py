@@ -5,11 +5,7 @@ from typing import Any
 
 from downstream.report_drawing import count
 from downstream.report_study import StudyFiles
-from downstream.report_tables import NO_INTERVAL, Cell, Line, Table
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+from downstream.report_tables import Cell, Line, Table, percent, value_cell
 
 
 def _nats(value: float) -> str:
@@ -22,7 +18,7 @@ _TABLES: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
         "Macro F1",
         "Macro F1 on the test images in percent: the mean over classes of the harmonic mean of "
         "precision and recall, in which a rare class counts as much as a frequent one.",
-        _percent,
+        percent,
     ),
     (
         "nll",
@@ -37,7 +33,7 @@ _TABLES: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
         "Expected calibration error in percent: how far confidence lies from the share of test "
         "images that is right, in 15 bins of the confidence (Guo et al. 2017). 0 is a classifier "
         "whose confidence is true.",
-        _percent,
+        percent,
     ),
 )
 
@@ -73,7 +69,7 @@ def score_tables(study: StudyFiles) -> list[Table]:
 def _cell(entry: Mapping[str, Any] | None, show: Callable[[float], str]) -> Cell:
     if entry is None:
         return Cell("–")
-    if entry["low"] is None:
-        return Cell(show(entry["mean"]), NO_INTERVAL)
+    low = entry["low"]
     # A t interval may leave the range that such a score can have.
-    return Cell(show(entry["mean"]), f"{show(max(entry['low'], 0.0))} to {show(entry['high'])}")
+    low = low if low is None else max(low, 0.0)
+    return value_cell(entry["mean"], low, entry["high"], show)

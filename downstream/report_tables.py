@@ -4,7 +4,7 @@ Accuracies and their differences are fractions in [0, 1]; the tables give percen
 points. "Clear" means that a 95 % interval excludes zero.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,10 +81,35 @@ def accuracy_lines(
 def _accuracy_cell(interval: Interval | None, *, strong: bool) -> Cell:
     if interval is None:
         return Cell("not run")
-    if interval.low is None or interval.high is None:
-        return Cell(f"{100 * interval.mean:.1f}", NO_INTERVAL, strong)
-    ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
-    return Cell(f"{100 * interval.mean:.1f}", ends, strong)
+    return value_cell(interval.mean, interval.low, interval.high, percent, strong=strong)
+
+
+def value_cell(
+    value: float,
+    low: float | None,
+    high: float | None,
+    show: Callable[[float], str],
+    *,
+    strong: bool = False,
+) -> Cell:
+    """A value with its interval below it, or in words that there is none."""
+    if low is None or high is None:
+        return Cell(show(value), NO_INTERVAL, strong)
+    return Cell(show(value), f"{show(low)} to {show(high)}", strong)
+
+
+def gain_cell(entry: Mapping[str, Any] | None) -> Cell:
+    """A difference of accuracies in points, strong where its interval excludes zero."""
+    if entry is None:
+        return Cell("–")
+    low, high = entry["low"], entry["high"]
+    clear = low is not None and (low > 0 or high < 0)
+    return value_cell(entry["mean"], low, high, points, strong=clear)
+
+
+def percent(share: float) -> str:
+    """A share in percent, to one decimal."""
+    return f"{100 * share:.1f}"
 
 
 def clear_winner(scores: Mapping[str, Mapping[int, Scores]], budget: int) -> str | None:

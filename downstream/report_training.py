@@ -5,7 +5,7 @@ from typing import Any
 
 from downstream.report_drawing import count
 from downstream.report_style import ArmStyle
-from downstream.report_tables import Cell, Line, Table, duration, points
+from downstream.report_tables import Cell, Line, Table, duration, gain_cell
 
 _MEASURES = (("start", "Start"), ("slope", "Slope"), ("end", "End"))
 
@@ -73,19 +73,10 @@ def _differences(
         [
             Line(
                 f"{word}: {styles[arm].label}",
-                [_difference(found.get((arm, control, measure, budget))) for budget in budgets],
+                [gain_cell(found.get((arm, control, measure, budget))) for budget in budgets],
                 below=f"minus {styles[control].label}",
             )
             for arm, control in pairs
             for measure, word in _MEASURES
         ],
     )
-
-
-def _difference(entry: Mapping[str, Any] | None) -> Cell:
-    if entry is None:
-        return Cell("–")
-    if entry["low"] is None:
-        return Cell(points(entry["mean"]), "one draw: no interval")
-    clear = entry["low"] > 0 or entry["high"] < 0
-    return Cell(points(entry["mean"]), f"{points(entry['low'])} to {points(entry['high'])}", clear)

@@ -5,8 +5,6 @@ A row is a dataclass with a `key`; a group is the keys of rows that are computed
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -16,6 +14,7 @@ from typing import Any, Generic, Protocol
 import torch
 from accelerate import Accelerator
 
+from data.store_build import available_cores
 from downstream.ranks import ALONE, Ranks
 from downstream.results import (
     PARTS,
@@ -255,11 +254,4 @@ def processes(config: RowsConfig, device: torch.device, ranks: Ranks = ALONE) ->
     """Return how many processes share a rank's rows: on a CPU as configured, or one per core."""
     if device.type != "cpu":
         return 1
-    return config.workers or max(1, _cores() // ranks.here)
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return config.workers or max(1, available_cores() // ranks.here)

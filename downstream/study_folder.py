@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from training.errors import InputError
 
@@ -10,6 +13,28 @@ ENCODER_CURVES = "curves"
 
 FIGURES = "figures"
 """Where every figure and picture of a page is a file of its own."""
+
+
+Made = TypeVar("Made", bound=BaseModel)
+
+
+def read_made(file: Path, model: type[Made]) -> Made | None:
+    """Return what a study has made beside its rows; None where the file is not there.
+
+    Raises:
+        InputError: it is damaged, or of another version; one line.
+    """
+    if not file.is_file():
+        return None
+    try:
+        return model.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(
+            f"{file}: {place}: {first['msg'].lower()}; delete it, and `python -m downstream curve` "
+            "makes it again"
+        ) from None
 
 
 def check_study_folder(folder: Path, names: Iterable[str]) -> None:

@@ -69,6 +69,20 @@ def test_samples_are_those_of_a_resident_store(shards, config):
         assert torch.equal(ours.batch(step, 2, 5)["images"], theirs.batch(step, 2, 5)["images"])
 
 
+def test_micro_batches_are_decoded_once(shards, monkeypatch):
+    images = opened(shards, "indexed").images
+    decoded = []
+    take = images.take
+    monkeypatch.setattr(images, "take", lambda rows: (decoded.extend(rows.tolist()), take(rows))[1])
+    batches = Batches(images, batch_size=6, seed=1)
+    for step in range(3):
+        whole = images[torch.from_numpy(batches.indices(step))]
+        halves = [batches.batch(step, start, start + 3)["images"] for start in (0, 3)]
+        assert torch.equal(torch.cat(halves), whole)
+    # Of three steps, what was compared with them, and of the step after them what is done by now.
+    assert len(decoded) <= 6 * 3 + 6 * 3 + 6
+
+
 def test_a_known_index_is_not_built_again(shards, tmp_path):
     first = open_index(shards, tmp_path)
     (kept,) = tmp_path.glob("index-*.npz")

@@ -1,0 +1,45 @@
+"""Images that are decoded when they are asked for, asked for one step before they are needed."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from data.indexed import IndexedImages
+
+_Slice = tuple[int, int, int | None]
+"""A step, and the rows of its global batch from one to another."""
+
+
+class ReadAhead:
+    """Decodes the next step's images of the same slice while a step is computed.
+
+    A step may be asked for in several slices, one for each micro-batch: each is decoded once.
+    """
+
+    def __init__(
+        self, images: IndexedImages, rows_of: Callable[[int], npt.NDArray[np.int64]]
+    ) -> None:
+        """Decode nothing yet; `rows_of` gives the rows of `images` in a step's global batch."""
+        self._images, self._rows_of = images, rows_of
+        self._one = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self._pending: dict[_Slice, Future[Tensor]] = {}
+
+    def batch(self, step: int, start: int, stop: int | None) -> Tensor:
+        """Return rows [start, stop) of a step's global batch, uint8 [B, C, H, W]."""
+        self._forget_others(step)
+        found = self._pending.pop((step, start, stop), None) or self._submit(step, start, stop)
+        following = (step + 1, start, stop)
+        if following not in self._pending:
+            self._pending[following] = self._submit(*following)
+        return found.result()
+
+    def _submit(self, step: int, start: int, stop: int | None) -> Future[Tensor]:
+        return self._one.submit(self._images.take, self._rows_of(step)[start:stop])
+
+    def _forget_others(self, step: int) -> None:
+        """Leave out what neither a step nor the next one needs."""
+        for key in [key for key in self._pending if key[0] not in (step, step + 1)]:
+            self._pending.pop(key).cancel()
