@@ -40,8 +40,8 @@ from benchmarks.shard_servers import bucket_server, web_server
 from data.batches import Batches
 from data.dataset import DatasetInfo, write_dataset_info
 from data.reading import open_images
-from data.shard_writer import ShardWriter
 from data.shard_size import ShardSize
+from data.shard_writer import ShardWriter
 from data.store import ReadingConfig
 from data.stream_order import StreamOrder
 from data.streamed_store import CacheConfig, StreamingConfig, open_streamed
@@ -194,9 +194,7 @@ def schedule() -> bool:
     shards, in_shard = 10**6, 10**4
     tracemalloc.start()
     began = time.perf_counter()
-    order = StreamOrder(
-        np.full(shards, in_shard), batch_size=4096, seed=0, lanes=64, window=4
-    )
+    order = StreamOrder(np.full(shards, in_shard), batch_size=4096, seed=0, lanes=64, window=4)
     made = time.perf_counter() - began
     order.places(0)
     epoch = len(order) // order.batch_size
@@ -239,9 +237,7 @@ def main() -> int:
             names = _names_in_bucket(args.steps)
             endpoint = stack.enter_context(bucket_server(shards, names))
         compared = rates(shards, folder, url, endpoint, args.rounds, args.steps)
-        good.append(
-            memory(url, folder, shard_bytes, args.images, args.gigabytes, args.picture)
-        )
+        good.append(memory(url, folder, shard_bytes, args.images, args.gigabytes, args.picture))
     status = report(compared, "images per second")
     return status if all(good) else 1
 

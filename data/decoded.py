@@ -71,7 +71,9 @@ class DecodedImages(ABC):
             pass
         return torch.from_numpy(batch)
 
-    def expect(self, order: Order, step: int, start: int, stop: int | None) -> None:
+    def expect(  # noqa: B027 (most need nothing)
+        self, order: Order, step: int, start: int, stop: int | None
+    ) -> None:
         """Get ready what rows [start, stop) of a step's batch need, where that takes time."""
 
     @abstractmethod

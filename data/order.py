@@ -68,4 +68,3 @@ class EpochOrder:
 def permutation(count: int, *seeds: int) -> Places:
     """Return a random order of 0 .. count - 1 that depends on the seeds alone, int64 [count]."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seeds))).permutation(count)
-

@@ -8,7 +8,7 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from queue import SimpleQueue
 
 import numpy as np
@@ -161,7 +161,9 @@ class StreamedImages(DecodedImages):
             return opening.get()
         except CacheFullError:
             with self._lock:
-                self._close_others(but=self._now)  # those that come next can be fetched again
+                dropped = self._close_others(but=self._now)
+            for other in dropped:  # those that come next can be fetched again
+                other.drop()
             return opening.get()
         except DataError as error:
             if not self._skip_bad:
@@ -192,13 +194,15 @@ class StreamedImages(DecodedImages):
             self._openings[shard] = _Opening(self._open_shard, shard)
         return self._openings[shard]
 
-    def _close_others(self, but: set[int] | None = None) -> None:
-        """Close shards that no step needs, but for some that were asked for last."""
+    def _close_others(self, but: set[int] | None = None) -> "list[_Opening]":
+        """Close shards that no step needs, but for some that were asked for last; return them."""
         needed = {shard for shards in self._taken for shard in shards}
         needed |= self._now | self._then if but is None else but
         others = [shard for shard in self._openings if shard not in needed]
-        for shard in others[: -_KEPT_OPEN if but is None else None]:
-            self._openings.pop(shard).is_dropped = True
+        dropped = [self._openings.pop(s) for s in others[: -_KEPT_OPEN if but is None else None]]
+        for opening in dropped:
+            opening.is_dropped = True
+        return dropped
 
 
 class _Opening:
@@ -225,6 +229,11 @@ class _Opening:
                     raise
             return self._opened
 
+    def drop(self) -> None:
+        """Let go of the shard, once it is open if it is being opened."""
+        with self._lock:
+            self._opened = None
+
 
 def _work(queue: "SimpleQueue[_Opening | None]") -> None:
     while (opening := queue.get()) is not None:
@@ -232,6 +241,7 @@ def _work(queue: "SimpleQueue[_Opening | None]") -> None:
             # Whoever needs the shard asks again, and gets the error.
             with contextlib.suppress(Exception):
                 opening.get()
+        del opening  # it would hold the shard open until the next one comes
 
 
 def _stop(queue: "SimpleQueue[_Opening | None]", workers: int) -> None:

@@ -69,9 +69,7 @@ class StreamingConfig(BaseModel):
         description="shards of a lane whose samples are mixed; the samples of a step depend on it",
     )
     connections: int = Field(8, ge=1, description="shards that each rank fetches at a time")
-    retries: int = Field(
-        5, ge=0, description="how often a request that gets nowhere is made again"
-    )
+    retries: int = Field(5, ge=0, description="how often a request that gets nowhere is made again")
     first_wait: float = Field(
         0.5, ge=0, description="seconds before the first of these; doubled each time, up to 30"
     )

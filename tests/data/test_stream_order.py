@@ -1,6 +1,7 @@
 """The order of streamed images: each once an epoch, on any number of ranks, in bounded memory."""
 
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def of_steps(order: StreamOrder, ranks: int, steps: range) -> np.ndarray:
         [
             order.places(step, int(start), int(stop))
             for step in steps
-            for start, stop in zip(cuts[:-1], cuts[1:], strict=True)
+            for start, stop in pairwise(cuts)
         ]
     )
 

@@ -202,7 +202,7 @@ def test_the_cache_stays_within_its_size_and_keeps_what_is_in_use(server, folder
     cache.open(urls[0]), cache.open(urls[1])
     assert len(server.asked) == asked  # both are still there
     third = cache.open(urls[2])
-    with pytest.raises(CacheFullError, match=r"cache\.size: no room for .* 000003\.tar"):
+    with pytest.raises(CacheFullError, match=r"cache\.size: no room for .*000003\.tar"):
         cache.open(urls[3])
     assert len(first) == len(third) == IN_SHARD
     del second
@@ -278,7 +278,7 @@ def spoiled(data: bytearray) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize(("change", "lost"), [(spoiled, 1), (lambda data: data[:4000], 4)])
+@pytest.mark.parametrize(("change", "lost"), [(spoiled, 1), (lambda data: data[:4000], 3)])
 def test_a_damaged_shard_costs_its_bad_samples(folder, tmp_path, capsys, change, lost):
     with serving(damaged(folder, tmp_path / "served", change)) as server:
         with pytest.raises(DataError, match=r"000003\.tar offset \d+ key train-00000\d\d: .*skip"):
@@ -312,9 +312,10 @@ def test_a_shard_that_cannot_be_fetched_is_one_line(server, folder, tmp_path, ca
 
 def test_a_shard_with_more_samples_than_are_counted_was_changed(folder, tmp_path):
     longer = write_samples(tmp_path / "longer", random_images(9, SIZE, SIZE)).read_bytes()
-    with serving(damaged(folder, tmp_path / "served", lambda _: longer)) as server:
-        with pytest.raises(DataError, match=r"000003.tar: holds 9 samples, 6 by dataset.json"):
-            an_epoch(streamed(of(server.url), tmp_path / "cache"))
+    served = damaged(folder, tmp_path / "served", lambda _: longer)
+    words = r"000003.tar: holds 9 samples, 6 by dataset.json"
+    with serving(served) as server, pytest.raises(DataError, match=words):
+        an_epoch(streamed(of(server.url), tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(
@@ -324,7 +325,10 @@ def test_a_shard_with_more_samples_than_are_counted_was_changed(folder, tmp_path
         ("ssh://host/x.tar", "ssh://host/x.tar is not read"),
         ("simplecache::http://127.0.0.1/x.tar", "no such file"),
         ("http://me:hidden@127.0.0.1/x.tar?k=hidden", r"http://127.0.0.1/x.tar is given with a"),
-        ("http://127.0.0.1:9/x.tar?signature=hidden", r"9/dataset.json: cannot be read: Cannot connect"),
+        (
+            "http://127.0.0.1:9/x.tar?signature=hidden",
+            r"9/dataset.json: cannot be read: Cannot connect",
+        ),
         ("URL/none.tar?signature=hidden", "none.tar: there is no such file"),
         ("URL/none-*.tar", "none-.*matches nothing"),
         ("s3://bucket/x-{0..3}.tar", r"s3 need a library .* pip install -e '.\[s3\]'"),
@@ -347,7 +351,7 @@ def test_what_is_not_read_is_said_in_a_line_without_secrets(
 
 
 def test_credentials_are_no_storage_options():
-    with pytest.raises(ValueError, match="found secret; it would end up in config.yaml"):
+    with pytest.raises(ValueError, match=r"found secret; it would end up in config\.yaml"):
         StreamingConfig(storage_options={"client_kwargs": {"secret": "x"}})
 
 

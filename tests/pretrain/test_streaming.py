@@ -19,7 +19,6 @@ from tests.data.shard_server import serving
 from tests.data.tars import random_images
 from tests.processes import environment, run_module, run_on_ranks
 
-
 SHARDS = 24
 
 
