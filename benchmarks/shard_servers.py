@@ -68,7 +68,8 @@ def bucket_server(shards: Path, names: int) -> Iterator[str]:
     It is moto's server, in Python, and keeps all of it in memory.
     """
     port = _free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    main = "from moto.server import main; main()"
+    command = [sys.executable, "-c", main, "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
@@ -106,7 +107,8 @@ def _python_server(shards: Path) -> Iterator[str]:
 
 def _put(url: str, data: bytes) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    opener.open(urllib.request.Request(url, data, method="PUT")).close()
+    kind = {"Content-Type": "application/octet-stream"}
+    opener.open(urllib.request.Request(url, data, kind, method="PUT")).close()
 
 
 def _free_port() -> int:

@@ -45,8 +45,7 @@ def random_faults(share: float, *kinds: str) -> Callable[[str, int], Fault]:
 def serving(folder: Path) -> Iterator[ShardServer]:
     """Serve a folder on a free port of this machine."""
     server = ShardServer(folder)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(server)) as httpd:
-        httpd.daemon_threads = True
+    with _Server(("127.0.0.1", 0), _handler(server)) as httpd:
         server.url = f"http://127.0.0.1:{httpd.server_address[1]}"
         thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -56,6 +55,13 @@ def serving(folder: Path) -> Iterator[ShardServer]:
             server.closing.set()
             httpd.shutdown()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients are killed."""
 
 
 def _handler(server: ShardServer) -> type[BaseHTTPRequestHandler]:

@@ -1,8 +1,6 @@
 """Streaming from a server that speaks S3, on this machine."""
 
 import hashlib
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +12,9 @@ from data.reading import open_images
 from data.store import ReadingConfig, open_store
 from data.streamed_store import CacheConfig, StreamingConfig
 from tests.data.tars import random_images, write_samples
-from tests.processes import environment, free_port
 
 pytest.importorskip("s3fs")
-pytest.importorskip("moto.server")
-
-pytestmark = pytest.mark.slow
+moto = pytest.importorskip("moto.server")
 
 
 @pytest.fixture(scope="module")
@@ -33,23 +28,23 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def endpoint(folder) -> Iterator[str]:
     """A bucket with these shards."""
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as server:
-        for line in server.stderr:
-            if "Running on" in line:
-                break
-        url = f"http://127.0.0.1:{port}"
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        url = f"http://{host}:{port}"
         put(f"{url}/bucket", b"")
         for path in folder.iterdir():
             put(f"{url}/bucket/set/{path.name}", path.read_bytes())
         yield url
-        server.kill()
+    finally:
+        server.stop()
 
 
 def put(url: str, data: bytes) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    opener.open(urllib.request.Request(url, data, method="PUT")).close()
+    kind = {"Content-Type": "application/octet-stream"}
+    opener.open(urllib.request.Request(url, data, kind, method="PUT")).close()
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +54,10 @@ def credentials(monkeypatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-@pytest.mark.parametrize("spec", ["s3://bucket/set/{0..3}.tar", "s3://bucket/set/*.tar"])
-@pytest.mark.parametrize("by_environment", [True, False])
+@pytest.mark.parametrize(
+    ("spec", "by_environment"),
+    [("s3://bucket/set/{0..3}.tar", True), ("s3://bucket/set/*.tar", False)],
+)
 def test_shards_in_a_bucket_are_those_in_the_folder(
     endpoint, folder, tmp_path, monkeypatch, spec, by_environment
 ):
