@@ -219,8 +219,8 @@ def _what_next(
     curve = ["python", "-m", "downstream", "curve", "configs/downstream/quickstart.yaml"]
     curve += [f"name={config.name}-curve", f"encoder={artifact}"]
     shards = config.data.shards
-    is_path = isinstance(shards, str) and scheme_of(shards) is None
-    if is_path and store.info and store.info.counts.get("test"):
+    has_test = store.info is not None and store.info.counts.get("test", 0) > 0
+    if isinstance(shards, str) and scheme_of(shards) is None and has_test:
         folder = Path(shards).parent
         curve += [f"data.{split}={folder / f'{split}-*.tar'}" for split in ("train", "test")]
     made = "there is" if result.status == "already_finished" else "wrote"
