@@ -17,7 +17,7 @@ Images in, shards out.
   pack    pack images into WebDataset shards with a dataset.json
   verify  read and decode every sample, and name the bad ones
   audit   find test images of which copies are learned from
-  fetch   get full Fashion-MNIST
+  fetch   get a well-known set, such as cifar10
 
 `python -m data COMMAND --help` explains each."""
 

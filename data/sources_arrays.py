@@ -13,7 +13,14 @@ from data.decode import check_array_shape, fit_image
 from data.errors import DataError, cause, printable
 from data.npy import read_npy_header, to_chw
 from data.rows import iter_rows, read_exactly
-from data.sources import MAX_LABELS, About, SourceImage, class_names, file_sha256
+from data.sources import (
+    MAX_LABELS,
+    About,
+    SourceImage,
+    class_names,
+    file_sha256,
+    read_about,
+)
 
 _MAX_NAMED = 8
 _LAYOUTS = (
@@ -32,11 +39,12 @@ class NpzSource:
 
     MedMNIST's are `train_images, train_labels` and so on, of which `val_…` are the split `val`.
     Images are uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]; labels are integers [N] or [N, 1].
-    Labels and all but the training arrays may be left out.
+    Labels and all but the training arrays may be left out. Class names, licence and source come
+    from an `about.json` beside the file, if any.
     """
 
     def __init__(self, path: Path, *, size: int | None = None, about: About | None = None) -> None:
-        about = about or About()
+        about = about or read_about(path.parent)
         self._path = path
         self._size = size
         self.digest = file_sha256(path)

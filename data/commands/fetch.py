@@ -7,39 +7,45 @@ import shlex
 from pathlib import Path
 
 from data.commands.command import add_command
+from data.known_sets import KNOWN_SETS
 
 _TEXT = """\
-Get the 60,000 training and 10,000 test images of Fashion-MNIST as IDX files: from their official
-address, else from the Debian package dataset-fashion-mnist (where apt-get is at hand; nothing is
-installed, root is not needed). The contents are checked by sha256."""
+Get a well-known set from its official address, as its authors give it, and check it by the
+checksums that they publish. A download that broke off goes on where it ended. Fashion-MNIST is
+also looked for in the Debian package dataset-fashion-mnist (where apt-get is at hand; nothing is
+installed, root is not needed).
+
+NAME is one of
+"""
 
 _EXAMPLES = """\
 examples:
   python -m data fetch fashion-mnist
-  python -m data fetch fashion-mnist --out /data/fashion-mnist"""
+  python -m data fetch cifar10 --out /data/cifar10"""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
+    width = max(map(len, KNOWN_SETS))
+    sets = "\n".join(f"  {name:{width}}  {known.images}" for name, known in KNOWN_SETS.items())
     fetch = add_command(
-        commands, "fetch", short="get full Fashion-MNIST", text=_TEXT, examples=_EXAMPLES
+        commands, "fetch", short="get a well-known set", text=_TEXT + sets, examples=_EXAMPLES
     )
-    fetch.add_argument("name", choices=("fashion-mnist",), help="the set to get")
+    fetch.add_argument("name", metavar="NAME", choices=sorted(KNOWN_SETS), help="the set to get")
     fetch.add_argument(
-        "--out",
-        metavar="DIR",
-        type=Path,
-        default=Path("datasets/raw/fashion-mnist"),
-        help="folder to write (datasets/raw/fashion-mnist)",
+        "--out", metavar="DIR", type=Path, help="folder to write (datasets/raw/NAME)"
     )
     fetch.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    from data.fetch import fetch_fashion_mnist
+    from data.fetch import fetch_set
 
-    fetch_fashion_mnist(args.out, report=lambda line: print(line, flush=True))
-    print(f"{args.out}: 60,000 training and 10,000 test images, checked by sha256")
-    out = shlex.quote(str(args.out))
-    print(f"next: python -m data pack {out} --out datasets/fashion-mnist")
+    known = KNOWN_SETS[args.name]
+    out = args.out or Path("datasets/raw") / args.name
+    fetch_set(known, out, report=lambda line: print(line, flush=True))
+    kinds = {checksum.kind for checksum in known.files.values()}
+    print(f"{out}: {known.images}, checked by {' and '.join(sorted(kinds))}")
+    source = shlex.quote(str(out / known.place))
+    print(f"next: python -m data pack {source} --out datasets/{args.name}")
     return 0
