@@ -17,6 +17,7 @@ SOURCE is one of
   x.npz                uint8 arrays x_train, y_train, x_test, y_test, or those of MedMNIST, or
                        images with optional labels; images are [N, H, W],
                        [N, H, W, C] or [N, C, H, W]
+  x.npy                such an array of images, without labels
   a folder of IDX files, plain or .gz: train-images-idx3-ubyte, train-labels-idx1-ubyte, and
                        t10k-... for the test split; an about.json may name the classes
   a folder of CIFAR-10 or -100 files (binary or Python), of STL-10 files, or of SVHN's .mat files
@@ -27,9 +28,9 @@ SOURCE is one of
   x.tar, 'x-*.tar'     WebDataset shards, or a folder of them, to be packed anew
 
 Images must be of one size; --size N scales the short side to N and crops the middle. If any is
-in colour, all get 3 channels. The set in DIR appears at the end, whole; the same images and
-options give the same bytes, and packing what is there already does nothing. After a kill the
-same command goes on with the shards that were finished."""
+in colour, all get 3 channels; arrays (.npy, .npz) may have any number. The set in DIR appears at
+the end, whole; the same images and options give the same bytes, and packing what is there already
+does nothing. After a kill the same command goes on with the shards that were finished."""
 
 _EXAMPLES = """\
 examples:
@@ -92,6 +93,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from data.npy import channels_in_words
     from data.pack import pack
     from data.progress import Progress
     from data.sources import Source
@@ -139,7 +141,7 @@ def _run(args: argparse.Namespace) -> int:
     how = "was there already" if result.reused else f"written in {time.monotonic() - start:.1f} s"
     print(
         f"{result.folder}: {counts_in_words(info.counts)} images of {width} x {height} pixels in "
-        f"{'grey' if channels == 1 else 'colour'}, {labels}, "
+        f"{channels_in_words(channels)}, {labels}, "
         f"{shards} shard{'' if shards == 1 else 's'}; {how}"
     )
     print(f"next: python -m data verify {shlex.quote(str(args.out))}")
