@@ -5,19 +5,22 @@ import errno
 import shlex
 import sys
 
-from data.commands import audit, fetch, pack, verify
+from data.commands import audit, fetch, ls, pack, show, stats, verify
 from data.errors import DataError
 from pages.errors import PageError
 
-_COMMANDS = (pack, verify, audit, fetch)
+_COMMANDS = (fetch, pack, verify, ls, show, stats, audit)
 
 _DESCRIPTION = """\
 Images in, shards out.
 
+  fetch   get a well-known set, such as cifar10
   pack    pack images into WebDataset shards with a dataset.json
   verify  read and decode every sample, and name the bad ones
+  ls      list packed sets
+  show    show some images, in the terminal or as a picture
+  stats   say what images are like: classes, sizes, channels, equal ones
   audit   find test images of which copies are learned from
-  fetch   get a well-known set, such as cifar10
 
 `python -m data COMMAND --help` explains each."""
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.commands.command import add_command, counts_in_words
+from data.commands.command import add_command, counts_in_words, table_lines
 
 if TYPE_CHECKING:
     from data.verify import VerifyReport
@@ -78,10 +78,8 @@ def _run(args: argparse.Namespace) -> int:
             classes = f"{len(split.per_class)} of {each} images"
         numbers = (split.shards, split.samples, split.bad, split.unlabeled)
         rows.append((name, *(f"{number:,}" for number in numbers), classes))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        first, *middle = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join([row[0].ljust(len(first)), *middle[:-1], row[-1]]))
+    for line in table_lines(rows):
+        print(line)
     for name, split in report.splits.items():
         for suffix, count in split.passed_over.most_common(_MAX_ENDINGS):
             print(f"{name}: {count:,} members .{suffix} were passed over, unread")
