@@ -1,28 +1,29 @@
 """What augmentation adds to the training step of a small encoder.
 
-    python -m benchmarks.augment [--rounds 9] [--steps 5] [NAME ...]
+    python -m benchmarks.augment [--rounds 25] [NAME ...]
 
 A convolutional encoder (widths 32/64/128) under a linear head learns 256 random colour images of 32
 pixels, by `Trainer.train_step` on one batch that lies in memory: without augmentation, with each
 change alone, and with the usual sets. All take turns. A contrastive step augments and encodes each
 view, so that its share is the same.
 
-On a CPU by the processor time of one thread, which other work on the machine hardly changes; on a
-GPU by the clock. Medians of the rounds. Prints a table and exits 1 where a step takes more than 1.1
-times as long.
+On a CPU it is the processor time of one thread, on a GPU that of the clock; of each, the lower
+quartile of all rounds' steps, as what else goes on can only add to it. Prints a table and exits 1
+where a step takes more than 1.1 times as long.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from benchmarks.comparison import Comparison, report
-from benchmarks.interleaved import WARMUP_STEPS, median_rates
 from benchmarks.our_loop import OneBatch, our_step
 from data.batches import Batches
 from downstream.finetune import COMPUTE, SupervisedTraining
@@ -37,6 +38,7 @@ BATCH_SIZE = 256
 SIDE = 32
 CLASSES = 10
 TARGET = 1 / 1.1
+UNCOUNTED = 1
 OFF: dict[str, Any] = {"horizontal_flip": False, "shift": 0}
 COLOURS = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "colour_chance": 0.8}
 CROP = {"crop_area": (0.2, 1.0), "shift": 0}
@@ -91,12 +93,25 @@ def trainer(recipe: Recipe, source: OneBatch, total_steps: int) -> Trainer:
     )
 
 
+def step_seconds(step: Callable[[], None], device: torch.device) -> float:
+    """Return how long a step takes after some that do not count."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    for _ in range(UNCOUNTED):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = clock()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - began
+
+
 def main() -> int:
     named = recipes()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="which of them; all unless told")
-    parser.add_argument("--steps", type=int, default=5, help="measured steps per round")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=25, help="measured steps of each")
     args = parser.parse_args()
     if unknown := set(args.names) - set(named):
         parser.error(f"{', '.join(sorted(unknown))}: not among {', '.join(named)}")
@@ -106,16 +121,17 @@ def main() -> int:
     labels = torch.randint(CLASSES, (BATCH_SIZE,), generator=draw)
     device = make_accelerator(COMPUTE).device
     source = OneBatch(Batches(images, labels, batch_size=BATCH_SIZE, seed=0, device=device))
-    clock = time.perf_counter
     if device.type == "cpu":
         torch.set_num_threads(1)
-        clock = time.process_time
-    total_steps = args.rounds * (args.steps + WARMUP_STEPS)
     wanted = [NONE, *(args.names or [name for name in named if name != NONE])]
+    total_steps = args.rounds * (UNCOUNTED + 1)
     loops = {name: our_step(trainer(named[name], source, total_steps)) for name in wanted}
-    rate = median_rates(
-        loops, rounds=args.rounds, steps=args.steps, batch_size=BATCH_SIZE, clock=clock
-    )
+    seconds: dict[str, list[float]] = {name: [] for name in wanted}
+    for number in range(args.rounds):
+        for name, step in loops.items():
+            seconds[name].append(step_seconds(step, device))
+        print(f"round {number + 1} of {args.rounds}", flush=True)
+    rate = {name: BATCH_SIZE / statistics.quantiles(of, n=4)[0] for name, of in seconds.items()}
     comparisons = [
         Comparison(f"{name} / {NONE}", rate[NONE], rate[name], TARGET) for name in wanted[1:]
     ]
