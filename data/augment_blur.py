@@ -49,9 +49,13 @@ def blur(images: Tensor, params: BlurParams, config: BlurConfig) -> Tensor:
 
     def blurred(some: Tensor, rows: Tensor) -> Tensor:
         # Along each axis a product of matrices, for which the axis has to be the last.
-        for _ in range(2):
-            across = _smoothing(params.sigma[rows], radius, some.shape[3]).to(some.dtype)
-            some = torch.bmm(some.flatten(1, 2), across.mT).view(some.shape).transpose(2, 3)
+        sides = some.shape[2:]
+        smoothing = {
+            side: _smoothing(params.sigma[rows], radius, side).to(some.dtype) for side in {*sides}
+        }
+        for side in reversed(sides):
+            some = torch.bmm(some.flatten(1, 2), smoothing[side].mT).view(some.shape)
+            some = some.transpose(2, 3)
         return some
 
     return change_some(images, params.blur, blurred)
