@@ -48,8 +48,8 @@ def copy_groups(images: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.int64
     if not blocks:
         return np.empty(0, np.int64)
     distinct = torch.cat(blocks)
-    found = [(one, other) for one, other, _ in near_pairs(distinct, distinct)]
-    pairs = np.array(found, np.int64).reshape(-1, 2)
+    near = [(one, other) for one, other, _ in near_pairs(distinct, distinct)]
+    pairs = np.array(near, np.int64).reshape(-1, 2)
     links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=2 * [len(distinct)])
     _, groups = connected_components(links, directed=False)
     return groups.astype(np.int64)[np.array(exact)]
