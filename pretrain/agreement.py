@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.augment import Augment, AugmentConfig
+from data.augment import AugmentConfig
 from models.encoders import Encoder
 from models.heads import pool_to_grid
+from pretrain.views import augmented
 from training.errors import InputError
 from training.randomness import StepDraws
 
@@ -77,13 +78,11 @@ def disagreement(
     draws: StepDraws,
 ) -> Tensor:
     """Return the term, its weight included, of an encoder on float images [B, C, H, W]."""
-    augment = Augment(config.augment)
-    views = []
-    for view in ("one", "other"):
-        params = augment.draw(draws.global_size, draws.generator(f"agreement/{view}"))
-        seen = augment.apply(images, params.rows(draws.start, draws.stop))
-        views.append(pool_to_grid(encoder(seen), config.grid))
-    return disagreement_of(config, *views)
+    one, other = (
+        augmented(config.augment, images, draws, f"agreement/{view}") for view in ("one", "other")
+    )
+    codes = [pool_to_grid(encoder(view), config.grid) for view in (one, other)]
+    return disagreement_of(config, *codes)
 
 
 def disagreement_of(

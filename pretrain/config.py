@@ -15,6 +15,7 @@ from pretrain.layer_rbm import RbmConfig
 from pretrain.masked import MaskedConfig
 from pretrain.probe import ProbeConfig
 from pretrain.stacked import StackedConfig
+from pretrain.task_rotation import RotationTaskConfig
 from pretrain.vae_gan import VaeGanConfig
 from pretrain.variational import VariationalConfig
 from pretrain.vector_quantized import VectorQuantizedConfig
@@ -41,7 +42,8 @@ ObjectiveConfig = Annotated[
     | StackedConfig
     | GanConfig
     | VaeGanConfig
-    | AdversarialAutoencoderConfig,
+    | AdversarialAutoencoderConfig
+    | RotationTaskConfig,
     Field(discriminator="kind"),
 ]
 

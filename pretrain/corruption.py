@@ -11,7 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from data.augment import Augment, AugmentConfig
+from data.augment import AugmentConfig
+from pretrain.views import augmented
 from training.randomness import StepDraws
 
 
@@ -105,6 +106,4 @@ def corrupt(config: CorruptionConfig, images: Tensor, draws: StepDraws) -> Corru
             salted = torch.where(draw < config.share, 1.0, images)
             return Corrupted(torch.where(draw < config.share / 2, 0.0, salted), draw < config.share)
         case AugmentCorruption():
-            augment = Augment(config.augment)
-            params = augment.draw(draws.global_size, draws.generator("corruption"))
-            return Corrupted(augment.apply(images, params.rows(draws.start, draws.stop)))
+            return Corrupted(augmented(config.augment, images, draws, "corruption"))
