@@ -94,10 +94,12 @@ def disagreement_of(
         case RedundancyReduction(off_diagonal=off_diagonal):
             term = redundancy(a, b, off_diagonal)
         case VarianceCovariance():
-            term = (
-                config.invariance * F.mse_loss(a, b)
-                + config.variance * (_too_even(a) + _too_even(b))
-                + config.covariance * (_off_diagonal_covariance(a) + _off_diagonal_covariance(b))
+            term = variance_covariance(
+                a,
+                b,
+                invariance=config.invariance,
+                variance=config.variance,
+                covariance=config.covariance,
             )
     return config.weight * term
 
@@ -109,6 +111,17 @@ def redundancy(a: Tensor, b: Tensor, off_diagonal: float) -> Tensor:
     diagonal = correlation.diagonal()
     on = (1 - diagonal).square().sum()
     return on + off_diagonal * (correlation.square().sum() - diagonal.square().sum())
+
+
+def variance_covariance(
+    a: Tensor, b: Tensor, *, invariance: float, variance: float, covariance: float
+) -> Tensor:
+    """Return the weighted sum of three terms: codes unlike, units too even, units correlated."""
+    return (
+        invariance * F.mse_loss(a, b)
+        + variance * (_too_even(a) + _too_even(b))
+        + covariance * (_off_diagonal_covariance(a) + _off_diagonal_covariance(b))
+    )
 
 
 def _too_even(code: Tensor) -> Tensor:

@@ -106,8 +106,7 @@ def _task(
             "decoder: found other values than its defaults with objective.kind "
             f"{objective.kind!r}, which has none; leave them out"
         )
-    images = objective.inputs(images)
-    encoder = encoder_for(config, images)
+    encoder = encoder_for(config, objective.inputs(images))
     setting = TaskSetting(
         encoder,
         images,
@@ -115,6 +114,7 @@ def _task(
         rows=config.batch_size // config.compute.accumulation,
         seed=config.seed,
         holds_out=config.data.held_out > 0,
+        is_sharded=config.compute.distribution == "fsdp2",
     )
     return TaskObjective(objective.build(setting), encoder, config.optimizer, config.stage_rates)
 

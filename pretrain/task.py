@@ -25,11 +25,12 @@ class TaskSetting:
 
     Attributes:
         encoder: what it is to train; already there, and not the task's own.
-        images: uint8, [N, C, H, W] or a sample of them.
+        images: uint8, [N, C, H, W] or a sample of them, as they are.
         count: N.
         rows: images that a loss sees at a time, on one rank: B.
         seed: the run's.
         holds_out: whether the loss is measured on images that are not trained on, too.
+        is_sharded: whether each rank is to hold a share of the weights alone.
     """
 
     encoder: Encoder
@@ -38,6 +39,7 @@ class TaskSetting:
     rows: int
     seed: int
     holds_out: bool
+    is_sharded: bool = False
 
 
 class TaskConfig(BaseModel, ABC):
@@ -90,11 +92,11 @@ class Task(nn.Module, ABC):
         """Return what the task is trained on, given batches of images: just these."""
         return batches
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, encoder: Encoder, step: int) -> None:
         """Update what is not trained by gradients, as `Trainable.after_step` does."""
 
-    def preview(self, images: Tensor) -> dict[str, Tensor]:
-        """Return pictures of what is asked about images uint8 [N, C, H, W]."""
+    def preview(self, encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
+        """Return pictures of what is asked about images uint8 [N, C, H, W], or answered."""
         return {}
 
     def facts(self) -> Mapping[str, JsonValue]:

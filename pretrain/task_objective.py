@@ -57,7 +57,7 @@ class TaskObjective(Objective):
         return self.task.read(batches)
 
     def after_step(self, step: int) -> None:
-        self.task.after_step(step)
+        self.task.after_step(self.encoder, step)
 
     def facts(self, images: Tensor) -> Mapping[str, JsonValue]:
         """Return the task's, its score at the end, and a warning where it taught little."""
@@ -65,7 +65,10 @@ class TaskObjective(Objective):
 
     def preview(self, images: Tensor) -> dict[str, Tensor]:
         """What is asked about some images; first-layer filters."""
-        return {**self.task.preview(images), "filters": first_layer_filters(self.encoder)}
+        return {
+            **self.task.preview(self.encoder, images),
+            "filters": first_layer_filters(self.encoder),
+        }
 
     def _heads(self) -> dict[str, nn.Module]:
         heads = self.task.named_children()

@@ -63,6 +63,6 @@ class RotationTask(Task):
         loss, accuracy = classified(self.head(self.head.pool(encoder(turned))), turns)
         return loss, {"accuracy": accuracy}
 
-    def preview(self, images: Tensor) -> dict[str, Tensor]:
+    def preview(self, encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
         """Rows of images, each turned by 0 to 3 quarters in turn."""
         return {"turns": every_turn(to_float(images[:8]))[0]}
