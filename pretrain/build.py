@@ -19,6 +19,8 @@ from pretrain.networks import decoder_for, encoder_for, first_images
 from pretrain.objective import Objective
 from pretrain.rbm import Rbm
 from pretrain.stacked import Stacked, StackedConfig, check_stack
+from pretrain.task import TaskConfig, TaskSetting
+from pretrain.task_objective import TaskObjective
 from pretrain.vae_gan import VaeGanConfig
 from pretrain.variational import Variational, VariationalConfig
 from pretrain.vector_quantized import VectorQuantized, VectorQuantizedConfig
@@ -26,12 +28,15 @@ from training.errors import InputError
 from training.plateau import PlateauSchedule
 
 
-def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
+def build_objective(
+    config: PretrainConfig, images: Tensor, *, count: int | None = None
+) -> Objective:
     """Return the objective with freshly drawn networks for images like these.
 
     Args:
         images: uint8 [N, C, H, W], those to train on or a sample of them; the encoder's input
             contract is made of them, and the initializer `lsuv` looks at the first ones.
+        count: how many there are to train on; None: these.
     Raises:
         InputError, ModelError: an encoder that does not fit such images, or an objective that
             does not fit the encoder; one line.
@@ -75,6 +80,8 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
                 config.stage_rates,
                 seed=config.seed,
             )
+        case TaskConfig():
+            return _task(config, config.objective, images, len(images) if count is None else count)
         case RbmConfig():
             return _rbm(config, config.objective, images)
         case StackedConfig():
@@ -89,6 +96,27 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
                 config.stage_rates,
                 seed=config.seed,
             )
+
+
+def _task(
+    config: PretrainConfig, objective: TaskConfig, images: Tensor, count: int
+) -> TaskObjective:
+    if config.decoder != MirrorDecoderConfig():
+        raise InputError(
+            "decoder: found other values than its defaults with objective.kind "
+            f"{objective.kind!r}, which has none; leave them out"
+        )
+    encoder = encoder_for(config, objective.inputs(images))
+    setting = TaskSetting(
+        encoder,
+        images,
+        count,
+        rows=config.batch_size // config.compute.accumulation,
+        seed=config.seed,
+        holds_out=config.data.held_out > 0,
+        is_sharded=config.compute.distribution == "fsdp2",
+    )
+    return TaskObjective(objective.build(setting), encoder, config.optimizer, config.stage_rates)
 
 
 def _rbm(config: PretrainConfig, objective: RbmConfig, images: Tensor) -> Rbm:

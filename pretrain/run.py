@@ -175,7 +175,7 @@ def make_trainer(
         seed=config.seed,
         device=accelerator.device,
     )
-    objective = build_objective(config, images)
+    objective = build_objective(config, images, count=len(rows))
     return Trainer(
         objective,
         objective.read(batches),
