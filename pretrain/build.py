@@ -3,12 +3,13 @@
 from torch import Tensor, nn
 
 from models.decoders import MirrorDecoderConfig
-from models.encoders import ConvEncoderConfig, DenseEncoderConfig
+from models.encoders import ConvEncoderConfig, DenseEncoderConfig, Encoder
 from models.residual import ResidualEncoderConfig
 from pretrain.adversarial_autoencoder import AdversarialAutoencoderConfig
 from pretrain.agreement import check_agreement
 from pretrain.autoencoder import Autoencoder, AutoencoderConfig
 from pretrain.build_gan import build_adversarial_autoencoder, build_gan
+from pretrain.combined import Combined, CombinedConfig
 from pretrain.config import PretrainConfig
 from pretrain.gan import GanConfig
 from pretrain.layer import Layer
@@ -19,19 +20,30 @@ from pretrain.networks import decoder_for, encoder_for, first_images
 from pretrain.objective import Objective
 from pretrain.rbm import Rbm
 from pretrain.stacked import Stacked, StackedConfig, check_stack
+from pretrain.supervised import LabelPrediction, SupervisedConfig
+from pretrain.targets import Targets
 from pretrain.vae_gan import VaeGanConfig
 from pretrain.variational import Variational, VariationalConfig
 from pretrain.vector_quantized import VectorQuantized, VectorQuantizedConfig
 from training.errors import InputError
 from training.plateau import PlateauSchedule
+from training.randomness import derive_seed
 
 
-def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
+def build_objective(
+    config: PretrainConfig,
+    images: Tensor,
+    targets: Targets | None = None,
+    *,
+    encoder: Encoder | None = None,
+) -> Objective:
     """Return the objective with freshly drawn networks for images like these.
 
     Args:
         images: uint8 [N, C, H, W], those to train on or a sample of them; the encoder's input
             contract is made of them, and the initializer `lsuv` looks at the first ones.
+        targets: what an objective that learns labels is to learn; None for all others.
+        encoder: to be shared with other objectives; None: one of its own.
     Raises:
         InputError, ModelError: an encoder that does not fit such images, or an objective that
             does not fit the encoder; one line.
@@ -44,7 +56,7 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
             return build_adversarial_autoencoder(config, config.objective, images)
         case AutoencoderConfig():
             check_agreement(config.objective.agreement, batch_size=config.batch_size)
-            encoder = encoder_for(config, images)
+            encoder = encoder or encoder_for(config, images)
             return Autoencoder(
                 config.objective,
                 encoder,
@@ -53,7 +65,7 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
                 config.stage_rates,
             )
         case VariationalConfig():
-            encoder = encoder_for(config, images)
+            encoder = encoder or encoder_for(config, images)
             return Variational(
                 config.objective,
                 encoder,
@@ -70,17 +82,29 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
                 )
             return Masked(
                 config.objective,
-                encoder_for(config, images),
+                encoder or encoder_for(config, images),
                 config.optimizer,
                 config.stage_rates,
                 seed=config.seed,
             )
+        case SupervisedConfig():
+            assert targets is not None
+            return LabelPrediction(
+                config.objective,
+                encoder or encoder_for(config, images),
+                targets.each,
+                config.optimizer,
+                config.stage_rates,
+                seed=config.seed,
+            )
+        case CombinedConfig():
+            return _combined(config, config.objective, images, targets)
         case RbmConfig():
             return _rbm(config, config.objective, images)
         case StackedConfig():
             return _stacked(config, config.objective, images)
         case VectorQuantizedConfig():
-            encoder = encoder_for(config, images)
+            encoder = encoder or encoder_for(config, images)
             return VectorQuantized(
                 config.objective,
                 encoder,
@@ -89,6 +113,22 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
                 config.stage_rates,
                 seed=config.seed,
             )
+
+
+def _combined(
+    config: PretrainConfig, objective: CombinedConfig, images: Tensor, targets: Targets | None
+) -> Combined:
+    encoder = encoder_for(config, images)
+    parts = {}
+    for name, part in objective.parts.items():
+        own = {"objective": part.objective, "seed": derive_seed(config.seed, name)}
+        parts[name] = build_objective(
+            config.model_copy(update=own),
+            images,
+            targets.part(name) if targets is not None else None,
+            encoder=encoder,
+        )
+    return Combined(objective, encoder, parts, config.optimizer, config.stage_rates)
 
 
 def _rbm(config: PretrainConfig, objective: RbmConfig, images: Tensor) -> Rbm:

@@ -1,0 +1,54 @@
+"""What a run learns from: its images, which of them are held out, and what it is told of them."""
+
+from dataclasses import dataclass
+
+from data.indexed_store import IndexedStore
+from data.store import ResidentStore
+from pretrain.combined import CombinedConfig
+from pretrain.config import ObjectiveConfig, PretrainConfig
+from pretrain.held_out import Rows, split_rows
+from pretrain.supervised import SupervisedConfig, class_targets
+from pretrain.targets import Targets, all_of
+
+
+@dataclass(frozen=True)
+class LearningSet:
+    """Which images of a store.
+
+    Fields:
+        trained, held_out: rows int64, ascending, of those that are trained on, and of those that
+            are only measured on.
+        targets: what the objective learns of them besides; None: it reads no labels.
+    """
+
+    trained: Rows
+    held_out: Rows
+    targets: Targets | None
+
+
+def learning_set(config: PretrainConfig, store: ResidentStore | IndexedStore) -> LearningSet:
+    """Return what a run learns from; labels are read where its objective learns them alone.
+
+    Raises:
+        InputError: labels that are missing or do not fit, or no images on one of the sides.
+    """
+    targets = _targets(config.objective, store)
+    if targets is None:
+        return LearningSet(*split_rows(len(store), config.data.held_out), None)
+    trained, held_out = split_rows(len(targets.rows), config.data.held_out)
+    return LearningSet(targets.rows[trained], targets.rows[held_out], targets)
+
+
+def _targets(objective: ObjectiveConfig, store: ResidentStore | IndexedStore) -> Targets | None:
+    match objective:
+        case SupervisedConfig():
+            return class_targets(objective, store)
+        case CombinedConfig():
+            parts = {
+                name: targets
+                for name, part in objective.parts.items()
+                if (targets := _targets(part.objective, store)) is not None
+            }
+            return all_of(parts)
+        case _:
+            return None
