@@ -114,8 +114,8 @@ class LabelPrediction(Objective):
         for target, head in zip(self._targets, self.heads, strict=True):
             term, own = self._term(target, head(features).float(), batch[target.name])
             loss = loss + target.weight * term
-            name = target.name.rpartition("/")[2]
-            metrics |= own if len(self._targets) == 1 else {f"{name}/{n}": v for n, v in own.items()}
+            prefix = "" if len(self._targets) == 1 else target.name.rpartition("/")[2] + "/"
+            metrics |= {f"{prefix}{metric}": value for metric, value in own.items()}
         return loss, metrics
 
     def _term(
