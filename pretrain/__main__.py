@@ -104,9 +104,7 @@ def build_recommend_parser() -> argparse.ArgumentParser:
     parser.add_argument("shards", metavar="SHARDS", help="WebDataset tars: a path, glob or braces")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="in all runs")
     parser.add_argument("--labels", metavar="SHARDS", help="tars with labels, to rank by them")
-    parser.add_argument(
-        "--count", metavar="N", type=int, default=500, help="how many of these labels (500)"
-    )
+    parser.add_argument("--count", metavar="N", type=int, help="how many of these labels (500)")
     parser.add_argument(
         "--budget", metavar="SECONDS", type=float, default=300, help="for all runs (300)"
     )

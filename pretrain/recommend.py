@@ -39,6 +39,7 @@ PRESETS = (
 )
 FOLDER = Path("configs/pretrain")
 RECORD = "recommend.json"
+_LABELS = 500
 _LEAST_SECONDS = 1.0
 _FINALISTS = 2
 
@@ -90,16 +91,19 @@ def make_plan(
     *,
     seconds: float,
     labels: str | None,
-    count: int,
+    count: int | None,
 ) -> Plan:
     """Return the plan of a command line, checked.
 
     Args:
         presets: names of files in configs/pretrain, or paths of YAML files.
+        count: None: 500, where there are labels.
     Raises:
         InputError: fewer than two presets, one twice or that is not there, no config, or too few
             seconds; one line.
     """
+    if count is not None and labels is None:
+        raise InputError(f"--count: found {count} without --labels; give both or neither")
     configs: dict[str, str] = {}
     for preset in presets:
         path = Path(preset) if preset.endswith((".yaml", ".yml")) else FOLDER / f"{preset}.yaml"
@@ -119,7 +123,7 @@ def make_plan(
             f"--budget: found {seconds:g} seconds for {len(configs)} presets; give {least:g} or "
             "more, or fewer presets"
         )
-    plan = Plan(configs, shards, tuple(overrides), seconds, labels, count)
+    plan = Plan(configs, shards, tuple(overrides), seconds, labels, count or _LABELS)
     for preset in configs:
         plan.load(preset)
     return plan

@@ -1,4 +1,4 @@
-"""One preset trained for some seconds, with a whole schedule, and what its encoder is worth then."""
+"""One preset trained for some seconds, with a whole schedule, and what its encoder is worth."""
 
 from __future__ import annotations
 
@@ -139,13 +139,14 @@ def _trained(
     learned = learning_set(config, store)
     if learned.targets is not None:
         raise InputError(
-            f"objective.kind: found {config.objective.kind!r}, which learns from labels; compare it "
-            "by python -m downstream study"
+            f"objective.kind: found {config.objective.kind!r}, which learns from labels; compare "
+            "it by python -m downstream study"
         )
     if probe is not None and probe.shape != tuple(store.images.shape[1:]):
         ours, theirs = ("x".join(map(str, s)) for s in (store.images.shape[1:], probe.shape))
         raise InputError(
-            f"images of {ours} (channels x height x width), those of --labels {theirs}"
+            f"--labels: its images are {theirs} (channels x height x width), those to learn from "
+            f"{ours}; give shards of such images, or data.channels and data.size"
         )
     trainer = make_trainer(config, store, accelerator, learned=learned)
     total = trainer.total_steps
