@@ -12,6 +12,7 @@ from pretrain.build_gan import build_adversarial_autoencoder, build_gan
 from pretrain.combined import Combined, CombinedConfig
 from pretrain.config import PretrainConfig
 from pretrain.gan import GanConfig
+from pretrain.labels import LabelsConfig
 from pretrain.layer import Layer
 from pretrain.layer_autoencoder import AutoencoderLayer, AutoencoderLayerConfig
 from pretrain.layer_rbm import RbmConfig, RbmLayer
@@ -87,7 +88,7 @@ def build_objective(
                 config.stage_rates,
                 seed=config.seed,
             )
-        case SupervisedConfig():
+        case SupervisedConfig() | LabelsConfig():
             assert targets is not None
             return LabelPrediction(
                 config.objective,

@@ -32,7 +32,12 @@ from training.trainable import Batch, Phase, PhaseLoss
 PartName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 OnePhaseConfig = Annotated[
-    AutoencoderConfig | VariationalConfig | VectorQuantizedConfig | MaskedConfig | SupervisedConfig,
+    AutoencoderConfig
+    | VariationalConfig
+    | VectorQuantizedConfig
+    | MaskedConfig
+    | SupervisedConfig
+    | LabelsConfig,
     Field(discriminator="kind"),
 ]
 """Objectives of one phase, each of which trains the whole encoder all the time."""

@@ -12,6 +12,7 @@ from pretrain.adversarial_autoencoder import AdversarialAutoencoderConfig
 from pretrain.autoencoder import AutoencoderConfig
 from pretrain.combined import CombinedConfig
 from pretrain.gan import GanConfig
+from pretrain.labels import LabelsConfig
 from pretrain.layer_rbm import RbmConfig
 from pretrain.masked import MaskedConfig
 from pretrain.probe import ProbeConfig
@@ -45,6 +46,7 @@ ObjectiveConfig = Annotated[
     | VaeGanConfig
     | AdversarialAutoencoderConfig
     | SupervisedConfig
+    | LabelsConfig
     | CombinedConfig,
     Field(discriminator="kind"),
 ]

@@ -1,12 +1,14 @@
 """What a run learns from: its images, which of them are held out, and what it is told of them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from data.indexed_store import IndexedStore
 from data.store import ResidentStore
 from pretrain.combined import CombinedConfig
 from pretrain.config import ObjectiveConfig, PretrainConfig
 from pretrain.held_out import Rows, split_rows
+from pretrain.labels import LabelsConfig, label_targets
 from pretrain.supervised import SupervisedConfig, class_targets
 from pretrain.targets import Targets, all_of
 
@@ -32,22 +34,27 @@ def learning_set(config: PretrainConfig, store: ResidentStore | IndexedStore) ->
     Raises:
         InputError: labels that are missing or do not fit, or no images on one of the sides.
     """
-    targets = _targets(config.objective, store)
+    targets = _targets(config.objective, store, config)
     if targets is None:
         return LearningSet(*split_rows(len(store), config.data.held_out), None)
     trained, held_out = split_rows(len(targets.rows), config.data.held_out)
     return LearningSet(targets.rows[trained], targets.rows[held_out], targets)
 
 
-def _targets(objective: ObjectiveConfig, store: ResidentStore | IndexedStore) -> Targets | None:
+def _targets(
+    objective: ObjectiveConfig, store: ResidentStore | IndexedStore, config: PretrainConfig
+) -> Targets | None:
     match objective:
         case SupervisedConfig():
             return class_targets(objective, store)
+        case LabelsConfig():
+            cache = Path(config.runs_dir, ".cache", "labels")
+            return label_targets(objective, store, config.data.shards, cache)
         case CombinedConfig():
             parts = {
                 name: targets
                 for name, part in objective.parts.items()
-                if (targets := _targets(part.objective, store)) is not None
+                if (targets := _targets(part.objective, store, config)) is not None
             }
             return all_of(parts)
         case _:

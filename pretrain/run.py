@@ -87,7 +87,8 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
     objective = trainer.trainable
     assert isinstance(objective, Objective)
     if accelerator.is_main_process:
-        for warning in objective.warnings:
+        notes = learned.targets.notes if learned.targets is not None else ()
+        for warning in (*objective.warnings, *notes):
             print(f"warning: {warning}")
     trained_on = _trained_on(config, store, learned)
     provenance: dict[str, Any] = {"seed": config.seed, "data": trained_on}

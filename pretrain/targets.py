@@ -3,6 +3,7 @@
 Shapes: N images of a store, R of them that are learned from, B rows of a batch.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,10 +45,15 @@ class Target:
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets, and the rows int64 [R], ascending, of the images that have all of them."""
+    """Targets, and the rows int64 [R], ascending, of the images that have all of them.
+
+    Fields:
+        notes: what there is to say of the others.
+    """
 
     rows: Rows
     each: tuple[Target, ...]
+    notes: tuple[str, ...] = ()
 
     def at(self, rows: Rows) -> dict[str, Tensor]:
         """Return the values of some rows by name, each [B]."""
@@ -61,9 +67,13 @@ class Targets:
 
     def provenance(self) -> dict[str, Any]:
         """Return how many labels are read, those of images held out included, and which."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.rows, "<i8").tobytes())
+        for values in self.at(self.rows).values():
+            digest.update(values.numpy().tobytes())
         return {
             "labels": len(self.rows) * len(self.each),
             "label_sources": [target.origin for target in self.each],
+            "labels_sha256": digest.hexdigest(),
         }
 
 
@@ -79,7 +89,8 @@ def all_of(parts: Mapping[str, Targets]) -> Targets | None:
     rows, *others = (targets.rows for targets in parts.values())
     for other in others:
         rows = np.intersect1d(rows, other, assume_unique=True)
-    return Targets(rows, tuple(each))
+    notes = [note for targets in parts.values() for note in targets.notes]
+    return Targets(rows, tuple(each), tuple(dict.fromkeys(notes)))
 
 
 class TargetBatches:
