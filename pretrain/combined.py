@@ -18,6 +18,7 @@ from data.image_rows import ImageRows
 from models.encoders import Encoder
 from pretrain.autoencoder import AutoencoderConfig
 from pretrain.held_out import Rows
+from pretrain.labels import LabelsConfig
 from pretrain.masked import MaskedConfig
 from pretrain.objective import Objective
 from pretrain.supervised import SupervisedConfig

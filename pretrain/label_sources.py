@@ -217,9 +217,7 @@ def _said(name: str, store: ResidentStore | IndexedStore, cache: Path, key: str)
         for start in range(0, len(store), _AT_ONCE):
             images = store.images[start : start + _AT_ONCE].numpy()
             for image, sample in zip(images, keys[start : start + _AT_ONCE], strict=True):
-                values.append(
-                    _asked(function, image.copy(), sample, f"{key}.source.function: {name}")
-                )
+                values.append(_asked(function, image.copy(), sample, where))
                 progress.step()
     cache.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
