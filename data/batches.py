@@ -3,6 +3,7 @@
 Shapes: N images in the store, G rows of a global batch, B rows of one rank or micro-batch.
 """
 
+import copy
 import math
 import zlib
 from collections.abc import Sequence
@@ -87,7 +88,7 @@ class Batches:
 
     def indices(self, step: int) -> npt.NDArray[np.int64]:
         """Rows of `images` that form the global batch of `step`, int64 [G]."""
-        return self._rows[self._order(step)]
+        return self._rows[self.places(step)]
 
     def batch(self, step: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
         """Rows [start, stop) of the global batch of `step`, on the device.
@@ -95,7 +96,7 @@ class Batches:
         Returns:
             "images": uint8 [B, C, H, W]; "labels": int64 [B], where there are labels.
         """
-        rows = self._stored(self._order(step)[start:stop])
+        rows = self._stored(self.places(step)[start:stop])
         if self._ahead is None:
             batch = {"images": self._gather(rows)}
         else:
@@ -116,6 +117,15 @@ class Batches:
         """
         return Batches(values, batch_size=self.batch_size, seed=self.seed, device=self.device)
 
+    def some(self, places: npt.NDArray[np.int64]) -> "Batches":
+        """Return batches of some of the images alone, their places as in `in_order`, int64 [M]."""
+        chosen = copy.copy(self)
+        chosen._rows, chosen._stored_rows = self._rows[places], self._stored_rows[places]
+        chosen._permutations = {}
+        if self._indexed is not None:
+            chosen._ahead = ReadAhead(self._indexed, chosen.indices)
+        return chosen
+
     def _stored(self, places: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(self._stored_rows[places]).to(self._images.device)
 
@@ -125,8 +135,8 @@ class Batches:
         images = self._images.index_select(0, rows).to(self.device)
         return images.view(-1, *self._image_shape)
 
-    def _order(self, step: int) -> npt.NDArray[np.int64]:
-        """The images of a step, as places in the epoch's 0 .. len(self) - 1."""
+    def places(self, step: int) -> npt.NDArray[np.int64]:
+        """Which images form the global batch of `step`, counted as `in_order` does, int64 [G]."""
         position = step * self.batch_size
         pieces = []
         wanted = self.batch_size
@@ -161,3 +171,17 @@ class Batches:
         if self._labels is not None:
             self._labels = self._labels.index_select(0, rows).to(self.device)
         self._stored_rows = np.arange(len(rows))
+
+
+class PlacedBatches:
+    """Batches of images that say which of all images each one is."""
+
+    def __init__(self, images: Batches) -> None:
+        self.batch_size = images.batch_size
+        self._images = images
+
+    def batch(self, step: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
+        """As `Batches.batch`, with "places": int64 [B], counted as `Batches.in_order` does."""
+        places = torch.from_numpy(self._images.places(step)[start:stop])
+        batch = self._images.batch(step, start, stop)
+        return {**batch, "places": places.to(batch["images"].device)}

@@ -23,6 +23,8 @@ from pretrain.rbm import Rbm
 from pretrain.stacked import Stacked, StackedConfig, check_stack
 from pretrain.supervised import LabelPrediction, SupervisedConfig
 from pretrain.targets import Targets
+from pretrain.task import TaskConfig, TaskSetting
+from pretrain.task_objective import TaskObjective
 from pretrain.vae_gan import VaeGanConfig
 from pretrain.variational import Variational, VariationalConfig
 from pretrain.vector_quantized import VectorQuantized, VectorQuantizedConfig
@@ -37,6 +39,7 @@ def build_objective(
     targets: Targets | None = None,
     *,
     encoder: Encoder | None = None,
+    count: int | None = None,
 ) -> Objective:
     """Return the objective with freshly drawn networks for images like these.
 
@@ -45,6 +48,7 @@ def build_objective(
             contract is made of them, and the initializer `lsuv` looks at the first ones.
         targets: what an objective that learns labels is to learn; None for all others.
         encoder: to be shared with other objectives; None: one of its own.
+        count: how many there are to train on; None: these.
     Raises:
         InputError, ModelError: an encoder that does not fit such images, or an objective that
             does not fit the encoder; one line.
@@ -99,7 +103,10 @@ def build_objective(
                 seed=config.seed,
             )
         case CombinedConfig():
-            return _combined(config, config.objective, images, targets)
+            return _combined(config, config.objective, images, targets, count)
+        case TaskConfig():
+            count = len(images) if count is None else count
+            return _task(config, config.objective, images, count, encoder)
         case RbmConfig():
             return _rbm(config, config.objective, images)
         case StackedConfig():
@@ -117,19 +124,51 @@ def build_objective(
 
 
 def _combined(
-    config: PretrainConfig, objective: CombinedConfig, images: Tensor, targets: Targets | None
+    config: PretrainConfig,
+    objective: CombinedConfig,
+    images: Tensor,
+    targets: Targets | None,
+    count: int | None,
 ) -> Combined:
     encoder = encoder_for(config, images)
     parts = {}
     for name, part in objective.parts.items():
         own = {"objective": part.objective, "seed": derive_seed(config.seed, name)}
+        if isinstance(part.objective, TaskConfig | MaskedConfig):
+            own["decoder"] = MirrorDecoderConfig()  # the config's is for those that restore images
         parts[name] = build_objective(
             config.model_copy(update=own),
             images,
             targets.part(name) if targets is not None else None,
             encoder=encoder,
+            count=count,
         )
     return Combined(objective, encoder, parts, config.optimizer, config.stage_rates)
+
+
+def _task(
+    config: PretrainConfig,
+    objective: TaskConfig,
+    images: Tensor,
+    count: int,
+    encoder: Encoder | None,
+) -> TaskObjective:
+    if config.decoder != MirrorDecoderConfig():
+        raise InputError(
+            "decoder: found other values than its defaults with objective.kind "
+            f"{objective.kind!r}, which has none; leave them out"
+        )
+    encoder = encoder or encoder_for(config, objective.inputs(images))
+    setting = TaskSetting(
+        encoder,
+        images,
+        count,
+        rows=config.batch_size // config.compute.accumulation,
+        seed=config.seed,
+        holds_out=config.data.held_out > 0,
+        is_sharded=config.compute.distribution == "fsdp2",
+    )
+    return TaskObjective(objective.build(setting), encoder, config.optimizer, config.stage_rates)
 
 
 def _rbm(config: PretrainConfig, objective: RbmConfig, images: Tensor) -> Rbm:

@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 from torch import Tensor, nn
 
+from data.batches import Batches
 from data.image_rows import ImageRows
 from models.encoders import Encoder
 from pretrain.autoencoder import AutoencoderConfig
@@ -22,8 +23,18 @@ from pretrain.labels import LabelsConfig
 from pretrain.masked import MaskedConfig
 from pretrain.objective import Objective
 from pretrain.supervised import SupervisedConfig
+from pretrain.task_clusters import ClustersConfig
+from pretrain.task_contrast import ContrastTaskConfig
+from pretrain.task_counting import CountingConfig
+from pretrain.task_exemplar import ExemplarConfig
+from pretrain.task_jigsaw import JigsawConfig
+from pretrain.task_noise_targets import NoiseTargetsConfig
+from pretrain.task_relative_position import RelativePositionConfig
+from pretrain.task_rotation import RotationTaskConfig
+from pretrain.task_transformation import TransformationTaskConfig
 from pretrain.variational import VariationalConfig
 from pretrain.vector_quantized import VectorQuantizedConfig
+from training.loop import BatchSource
 from training.monitoring import Monitor
 from training.optimizers import OptimizerConfig
 from training.randomness import StepDraws, derive_seed
@@ -38,10 +49,20 @@ OnePhaseConfig = Annotated[
     | VectorQuantizedConfig
     | MaskedConfig
     | SupervisedConfig
-    | LabelsConfig,
+    | LabelsConfig
+    | RotationTaskConfig
+    | RelativePositionConfig
+    | JigsawConfig
+    | TransformationTaskConfig
+    | ExemplarConfig
+    | CountingConfig
+    | ContrastTaskConfig
+    | ClustersConfig
+    | NoiseTargetsConfig,
     Field(discriminator="kind"),
 ]
-"""Objectives of one phase, each of which trains the whole encoder all the time."""
+"""Objectives of one phase, each of which trains the whole encoder all the time on images as they
+are."""
 
 
 class PartConfig(BaseModel):
@@ -77,6 +98,23 @@ class CombinedConfig(BaseModel):
                     "loss may fall below 0, where its weight would grow without end; use fixed"
                 )
         return self
+
+
+class PartBatches:
+    """Batches that hold what single parts read for themselves beside the images of all."""
+
+    def __init__(self, images: BatchSource, others: Mapping[str, BatchSource]) -> None:
+        self.batch_size = images.batch_size
+        self._images = images
+        self._others = others
+
+    def batch(self, step: int, start: int = 0, stop: int | None = None) -> Batch:
+        """As that of the images, with a part's own values under PART/NAME."""
+        batch = self._images.batch(step, start, stop)
+        for part, source in self._others.items():
+            own = source.batch(step, start, stop)
+            batch |= {f"{part}/{name}": value for name, value in own.items()}
+        return batch
 
 
 class Combined(Objective):
@@ -126,6 +164,11 @@ class Combined(Objective):
         rates = self.stage_rates.lr_factors(self.encoder.stage_names, prefix="encoder.blocks")
         return [Phase("combined", list(self.named_parameters()), self.optimizer, self._loss, rates)]
 
+    def read(self, batches: Batches) -> BatchSource:
+        own = {name: part.read(batches) for name, part in self._each()}
+        others = {name: source for name, source in own.items() if source is not batches}
+        return PartBatches(batches, others) if others else batches
+
     def networks(self) -> Sequence[nn.Module]:
         return self._compiled
 
@@ -153,7 +196,10 @@ class Combined(Objective):
         loss, metrics = torch.zeros((), device=draws.device), {}
         for number, (name, loss_of) in enumerate(self._losses_of.items()):
             own = replace(draws, seed=derive_seed(draws.seed, name))
-            term, others = loss_of(batch, own)
+            prefix = f"{name}/"
+            of_part = {key: value for key, value in batch.items() if key.startswith(prefix)}
+            of_part = {key.removeprefix(prefix): value for key, value in of_part.items()}
+            term, others = loss_of({**batch, **of_part}, own)
             metrics[name] = term
             if self.log_variances is None:
                 loss = loss + self.config.parts[name].weight * term

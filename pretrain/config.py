@@ -18,6 +18,16 @@ from pretrain.masked import MaskedConfig
 from pretrain.probe import ProbeConfig
 from pretrain.stacked import StackedConfig
 from pretrain.supervised import SupervisedConfig
+from pretrain.task_clusters import ClustersConfig
+from pretrain.task_colourization import ColourizationConfig
+from pretrain.task_contrast import ContrastTaskConfig
+from pretrain.task_counting import CountingConfig
+from pretrain.task_exemplar import ExemplarConfig
+from pretrain.task_jigsaw import JigsawConfig
+from pretrain.task_noise_targets import NoiseTargetsConfig
+from pretrain.task_relative_position import RelativePositionConfig
+from pretrain.task_rotation import RotationTaskConfig
+from pretrain.task_transformation import TransformationTaskConfig
 from pretrain.vae_gan import VaeGanConfig
 from pretrain.variational import VariationalConfig
 from pretrain.vector_quantized import VectorQuantizedConfig
@@ -47,7 +57,17 @@ ObjectiveConfig = Annotated[
     | AdversarialAutoencoderConfig
     | SupervisedConfig
     | LabelsConfig
-    | CombinedConfig,
+    | CombinedConfig
+    | RotationTaskConfig
+    | RelativePositionConfig
+    | JigsawConfig
+    | ColourizationConfig
+    | TransformationTaskConfig
+    | ExemplarConfig
+    | CountingConfig
+    | ContrastTaskConfig
+    | ClustersConfig
+    | NoiseTargetsConfig,
     Field(discriminator="kind"),
 ]
 

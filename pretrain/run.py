@@ -189,7 +189,7 @@ def make_trainer(
         seed=config.seed,
         device=accelerator.device,
     )
-    objective = build_objective(config, images, learned.targets)
+    objective = build_objective(config, images, learned.targets, count=len(rows))
     source = objective.read(batches)
     if learned.targets is not None:
         source = TargetBatches(source, batches, learned.targets)
