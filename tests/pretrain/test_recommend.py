@@ -1,4 +1,4 @@
-"""Presets compared by short runs: the scores, the rounds, the certainty, and that a kill costs one."""
+"""Presets compared by short runs: scores, rounds, certainty, and that a kill costs one run."""
 
 import json
 import signal
