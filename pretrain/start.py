@@ -60,7 +60,7 @@ def _check(
     path: str, header: ArtifactHeader, config: EncoderConfig, contract: InputContract
 ) -> None:
     ours, theirs = (spec.model_dump(mode="json") for spec in (config, header.spec))
-    for key in dict.fromkeys((*ours, *theirs)):
+    for key in dict.fromkeys(("kind", *ours, *theirs)):
         if key not in _FREE and ours.get(key) != theirs.get(key):
             raise InputError(
                 f"encoder.{key}: found {ours.get(key)}, but the encoder of start, {path}, has "

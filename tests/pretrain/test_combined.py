@@ -1,6 +1,7 @@
 """Several objectives on one encoder: what their losses add up to; a weight has one name."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from pretrain.__main__ import main
 from pretrain.combined import Combined
 from pretrain.config import PretrainConfig
 from pretrain.run import make_trainer
-from tests.pretrain.conftest import Command
 from tests.pretrain.test_command_line import assert_one_line, assert_same_weights
 from training.compute import ComputeConfig, make_accelerator
 from training.loop import Trainer
@@ -113,16 +113,16 @@ def test_learned_weights_are_at_rest_where_each_loss_is_the_variance(
 
 
 def test_a_combined_run_resumes_exactly(
-    config: Path, run_pretrain: Command, tmp_path: Path
+    config: Path, train: Callable[..., None], tmp_path: Path
 ) -> None:
     values = yaml.safe_load(config.read_text())
     values["objective"] = {"kind": "combined", "weighting": "uncertainty", "parts": PARTS}
     values["data"]["held_out"] = 0.1
     config.write_text(yaml.safe_dump(values))
-    run_pretrain("name=whole")
-    run_pretrain("name=killed")
-    (tmp_path / "runs/killed/checkpoints/LATEST").write_text("step-00000004\n")
-    run_pretrain("name=killed", "--resume")
+    train("name=whole")
+    train("name=killed")
+    (tmp_path / "runs/killed/checkpoints/LATEST").write_text("step-00000008\n")
+    train("name=killed", resume=True)
     assert_same_weights(tmp_path / "runs/whole", tmp_path / "runs/killed")
     assert "held_out/digit/accuracy" in (tmp_path / "runs/whole/log.jsonl").read_text()
     previews = {path.name for path in (tmp_path / "runs/whole/previews").iterdir()}

@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ from pretrain.__main__ import main
 from pretrain.config import PretrainConfig
 from pretrain.learning_set import learning_set
 from pretrain.run import make_trainer
-from tests.pretrain.conftest import Command
 from tests.pretrain.test_command_line import assert_one_line, assert_same_weights
 from training.compute import ComputeConfig, make_accelerator
+from training.errors import InputError
 
 MODULE = """\
 calls = 0
@@ -147,30 +149,36 @@ def test_columns_of_files_shards_and_folders(
 
 
 def test_a_run_of_labels_resumes_exactly_and_says_what_it_read(
-    heuristics: str, config: Path, run_pretrain: Command, tmp_path: Path
+    heuristics: str,
+    config: Path,
+    train: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     values = yaml.safe_load(config.read_text())
     labels = {"some": function(f"{heuristics}:some"), "side": function(f"{heuristics}:side")}
     values["objective"] = {"kind": "labels", "labels": labels, "on_missing": "leave_out"}
     config.write_text(yaml.safe_dump(values))
-    done = run_pretrain("name=whole")
-    assert "warning: 210 of 300 images have no label and are left out" in done.stdout
+    train("name=whole")
+    assert "warning: 210 of 300 images have no label and are left out" in capsys.readouterr().out
     trained_on = read_artifact(tmp_path / "runs/whole/encoder.safetensors").trained_on.model_dump()
     assert trained_on["images"] == 90 and trained_on["labels"] == 180
     assert trained_on["label_sources"] == [
         f"some (function {heuristics}:some)",
         f"side (function {heuristics}:side)",
     ]
-    run_pretrain("name=killed")
-    (tmp_path / "runs/killed/checkpoints/LATEST").write_text("step-00000004\n")
-    run_pretrain("name=killed", "--resume")
+    train("name=killed")
+    (tmp_path / "runs/killed/checkpoints/LATEST").write_text("step-00000008\n")
+    train("name=killed", resume=True)
     assert_same_weights(tmp_path / "runs/whole", tmp_path / "runs/killed")
 
-    (tmp_path / "runs/killed/checkpoints/LATEST").write_text("step-00000004\n")
+    (tmp_path / "runs/killed/checkpoints/LATEST").write_text("step-00000008\n")
     module = tmp_path / f"{heuristics}.py"
     module.write_text(MODULE.replace('"left" if', '"right" if').replace('e "right"', 'e "left"'))
-    changed = run_pretrain("name=killed", "--resume", status=2)
-    assert_one_line(changed.stderr, "environment.json", "labels_sha256")
+    monkeypatch.delitem(sys.modules, heuristics)  # as in a new process
+    with pytest.raises(InputError, match=r"environment.json: data is .*labels_sha256"):
+        train("name=killed", resume=True)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +192,7 @@ def test_a_run_of_labels_resumes_exactly_and_says_what_it_read(
         (function("MODULE:endless"), ["returned nan", "sample train-0000000"]),
         (function("MODULE:same"), ["all 300 images", "'4'", "nothing to tell apart"]),
         (function("MODULE:same", kind="regression"), ["all 300 images", "4", "nothing to learn"]),
-        (function("MODULE:side", kind="regression"), ["'right'", "train-0000", "no finite number"]),
+        (function("MODULE:side", kind="regression"), ["'left'", "train-0000000", "no finite"]),
         (function("MODULE:some"), ["210 of 300", "first key: train-0000000", "on_missing"]),
         ({"source": {"kind": "column", "file": "no.csv"}}, ["no.csv", "no such file"]),
         ({"source": {"kind": "column", "file": "no.json"}}, ["labels.a.source.file", "no.json"]),

@@ -1,6 +1,7 @@
 """Pretraining on the classes of a similar task, and that nothing else reads labels."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 import yaml
 
+from data.indexed_store import open_images
+from data.pack import pack
 from data.store import ResidentStore, open_store
 from models.artifact import read_artifact
 from pretrain.__main__ import main
@@ -16,10 +19,9 @@ from pretrain.config import PretrainConfig
 from pretrain.held_out import HeldOutLoss
 from pretrain.learning_set import learning_set
 from pretrain.run import make_trainer
-from tests.pretrain.conftest import Command
 from tests.pretrain.test_command_line import assert_one_line, assert_same_weights
-from tests.processes import run_module
 from training.compute import ComputeConfig, make_accelerator
+from training.errors import InputError
 from training.loop import Trainer
 from training.randomness import StepDraws
 
@@ -48,7 +50,7 @@ def trainer_of(config: PretrainConfig, store: ResidentStore) -> Trainer:
 
 
 def test_classes_are_learned_and_told_of_new_images(shards: Path, store: ResidentStore) -> None:
-    config = config_of(shards, {"label_smoothing": 0.1, "augment": {"horizontal_flip": False}})
+    config = config_of(shards, {"label_smoothing": 0.1, "augment": {"shift": 0.0}, "grid": 4})
     trainer = trainer_of(config, store)
     learned = learning_set(config, store)
     measure = HeldOutLoss(
@@ -72,8 +74,6 @@ def test_a_subset_of_classes_leaves_the_others_images_out(
 ) -> None:
     config = config_of(shards, {"classes": [7, 1, 4]})
     config = config.model_copy(update={"data": config.data.model_copy(update={"mode": mode})})
-    from data.indexed_store import open_images
-
     opened = open_images(config.data, config.data.shards, config.data.mode)
     learned = learning_set(config, opened)
     trainer = make_trainer(config, opened, make_accelerator(ComputeConfig(), cpu=True))
@@ -101,10 +101,10 @@ def test_micro_batches_give_the_loss_of_the_whole(shards: Path, store: ResidentS
 
 
 def test_a_run_says_how_many_labels_it_read_and_resumes_exactly(
-    run_pretrain: Command, tmp_path: Path, store: ResidentStore
+    train: Callable[..., None], tmp_path: Path, store: ResidentStore
 ) -> None:
     how = ["objective={kind: supervised, classes: [0, 1, 2, 3, 4]}", "data.held_out=0.1"]
-    run_pretrain("name=whole", *how)
+    train("name=whole", *how)
     run = tmp_path / "runs/whole"
     assert store.labels is not None
     count = int((store.labels < 5).sum())
@@ -116,24 +116,24 @@ def test_a_run_says_how_many_labels_it_read_and_resumes_exactly(
     assert 0 <= last["held_out/accuracy"] <= 1 and last["step"] == 12
 
     # As a kill after step 8 leaves a run.
-    run_pretrain("name=killed", *how)
+    train("name=killed", *how)
     (tmp_path / "runs/killed/checkpoints/LATEST").write_text("step-00000008\n")
-    run_pretrain("name=killed", *how, "--resume")
+    train("name=killed", *how, resume=True)
     assert_same_weights(run, tmp_path / "runs/killed")
 
 
 def test_other_objectives_read_no_labels(
-    config: Path, run_pretrain: Command, tmp_path: Path, store: ResidentStore
+    train: Callable[..., None], tmp_path: Path, store: ResidentStore
 ) -> None:
     np.savez(tmp_path / "plain.npz", images=store.images[:, 0].numpy())
-    run_module("data", "pack", "plain.npz", "--out", "plain", cwd=tmp_path)
-    run_pretrain("name=labelled")
-    run_pretrain("name=plain", "data.shards=plain/train-*.tar")
+    pack(tmp_path / "plain.npz", tmp_path / "plain")
+    train("name=labelled", "steps=4")
+    train("name=plain", "steps=4", "data.shards=plain/train-*.tar")
     assert_same_weights(tmp_path / "runs/labelled", tmp_path / "runs/plain")
     header = read_artifact(tmp_path / "runs/labelled/encoder.safetensors")
     assert "labels" not in header.trained_on.model_dump()
-    refused = run_pretrain("name=none", SUPERVISED, "data.shards=plain/train-*.tar", status=2)
-    assert_one_line(refused.stderr, "objective.kind", "300 of 300 samples", "no label")
+    with pytest.raises(InputError, match=r"objective.kind: .*300 of 300 samples.* no label"):
+        train("name=none", SUPERVISED, "data.shards=plain/train-*.tar")
 
 
 @pytest.mark.parametrize(
