@@ -22,6 +22,8 @@ _VIEWS = AugmentConfig(horizontal_flip=False, shift=0.07, scale=(0.8, 1.25), rot
 # The first variances are those of brightness and the like, the last ones are noise.
 _FIRST_DIRECTION = 5
 _LEAST_VARIANCE = 1e-6
+_LEAST_DIRECTIONS = 3
+_STEEPEST = 10.0
 _TEMPERATURE = 2.0
 
 
@@ -75,7 +77,7 @@ def label_free_scores(encoder: Encoder, images: Tensor) -> LabelFreeScores:
     mean, std = rows.mean(0), rows.std(0)
     varies = std > 1e-4 * rows.square().mean().sqrt()
     if not varies.any():
-        return LabelFreeScores(rank=1.0, decay=float("inf"), alignment=0.0, uniformity=0.0)
+        return LabelFreeScores(rank=1.0, decay=_STEEPEST, alignment=0.0, uniformity=0.0)
     rows, *views = (((part - mean) / std)[:, varies] for part in (rows, *views))
     return LabelFreeScores(rank_me(rows), variance_decay(rows), alignment(*views), uniformity(rows))
 
@@ -94,18 +96,18 @@ def variance_decay(rows: Tensor) -> float:
     """Return alpha where the k-th largest variance of centred rows [N, F] falls as k^-alpha.
 
     Agrawal et al. 2022, "alpha-ReQ: Assessing Representation Quality in Self-Supervised Learning by
-    Measuring Eigenspectrum Decay". By least squares on logarithms, from the fifth direction on;
-    inf where fewer than three directions are left to fit.
+    Measuring Eigenspectrum Decay". By least squares on logarithms, from the fifth direction on
+    where there are enough; at most 10, which fewer than three directions have.
     """
     centred = rows.double() - rows.double().mean(0)
     variances = torch.linalg.svdvals(centred).square()
     kept = int((variances > _LEAST_VARIANCE * variances[0]).sum())
-    if kept < _FIRST_DIRECTION + 2:
-        return float("inf")
-    places = np.log(np.arange(_FIRST_DIRECTION, kept + 1))
-    logs = variances[_FIRST_DIRECTION - 1 : kept].log().numpy()
-    slope, _ = np.polyfit(places, logs, 1)
-    return float(-slope)
+    if kept < _LEAST_DIRECTIONS:
+        return _STEEPEST
+    first = min(_FIRST_DIRECTION, kept - _LEAST_DIRECTIONS + 1)
+    places = np.log(np.arange(first, kept + 1))
+    slope, _ = np.polyfit(places, variances[first - 1 : kept].log().numpy(), 1)
+    return min(float(-slope), _STEEPEST)
 
 
 def alignment(one: Tensor, other: Tensor) -> float:

@@ -21,7 +21,7 @@ from pages.files import write_file
 from pretrain.config import PretrainConfig
 from pretrain.cross_validated_probe import CrossValidatedProbe
 from pretrain.label_free_scores import mean_ranks
-from pretrain.short_run import ShortRun, Stores, short_run
+from pretrain.short_run import ShortRun, Stores, short_run, warm_up
 from training.compute import ComputeConfig, make_accelerator
 from training.config import load_config
 from training.errors import InputError
@@ -161,8 +161,11 @@ def take_runs(plan: Plan, folder: Path) -> list[ShortRun] | None:
     contenders = list(plan.configs)
     rounds = round_sizes(len(contenders))
     with StopRequest() as stop:
+        warm_up(plan.load(contenders[0]), stores, accelerator)
         for number, size in enumerate(rounds):
             contenders = contenders[:size]
+            if number > 0 and len(contenders) < 2:
+                break
             spent = sum(run.seconds for run in record.runs if run.round < number)
             seconds = (plan.seconds - spent) / (len(rounds) - number)
             for place, preset in enumerate(contenders):

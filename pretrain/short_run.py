@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -126,6 +127,12 @@ def short_run(
     return ShortRun.model_validate({"preset": name, "round": number, "seconds": taken, **found})
 
 
+def warm_up(config: PretrainConfig, stores: Stores, accelerator: Accelerator) -> None:
+    """Take a step of a preset, so that what the first one of a process costs is no run's time."""
+    with suppress(InputError, ModelError, NonFiniteLossError):  # its short run says so
+        make_trainer(config, stores.open(config.data), accelerator).train_step(0)
+
+
 def _trained(
     config: PretrainConfig,
     store: ResidentStore | IndexedStore,
@@ -197,7 +204,7 @@ def _measured(
         hits = "".join("1" if hit else "0" for hit in probe.hits(encoder))
     trainable.train()
     if not scores.finite:
-        raise InputError("its features are constant or not finite")
+        raise InputError("its features are not finite")
     return {
         "rank": scores.rank,
         "decay": scores.decay,

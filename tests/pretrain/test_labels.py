@@ -165,8 +165,8 @@ def test_a_run_of_labels_resumes_exactly_and_says_what_it_read(
     trained_on = read_artifact(tmp_path / "runs/whole/encoder.safetensors").trained_on.model_dump()
     assert trained_on["images"] == 90 and trained_on["labels"] == 180
     assert trained_on["label_sources"] == [
-        f"some (function {heuristics}:some)",
         f"side (function {heuristics}:side)",
+        f"some (function {heuristics}:some)",
     ]
     train("name=killed")
     (tmp_path / "runs/killed/checkpoints/LATEST").write_text("step-00000008\n")
@@ -175,7 +175,9 @@ def test_a_run_of_labels_resumes_exactly_and_says_what_it_read(
 
     (tmp_path / "runs/killed/checkpoints/LATEST").write_text("step-00000008\n")
     module = tmp_path / f"{heuristics}.py"
-    module.write_text(MODULE.replace('"left" if', '"right" if').replace('e "right"', 'e "left"'))
+    module.write_text(
+        MODULE.replace('"left" if', '"right" if').replace('e "right"', 'e "left"') + "# 2\n"
+    )
     monkeypatch.delitem(sys.modules, heuristics)  # as in a new process
     with pytest.raises(InputError, match=r"environment.json: data is .*labels_sha256"):
         train("name=killed", resume=True)

@@ -119,10 +119,48 @@ def presets(config: Path) -> list[str]:
     return paths
 
 
-def test_short_runs_recommend_what_learns(config: Path, shards: Path, tmp_path: Path) -> None:
+def of_presets(config: Path, shards: Path, budget: float) -> list[str]:
     pattern = f"{shards}/train-*.tar"
-    command = ["recommend", pattern, "--labels", pattern, "--count", "150", "--budget", "9"]
-    command += ["--presets", ",".join(presets(config)), "--out", "found"]
+    command = ["recommend", pattern, "--labels", pattern, "--count", "150", "--out", "found"]
+    return [*command, "--budget", str(budget), "--presets", ",".join(presets(config))]
+
+
+def test_short_runs_recommend_what_learns(
+    config: Path,
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = of_presets(config, shards, 6)
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "misfit: left out" in said and "left out: misfit: " in said
+    record = json.loads((tmp_path / "found/recommend.json").read_text())
+    assert [(run["preset"], run["round"]) for run in record["runs"]] == [
+        ("learns", 0), ("idle", 0), ("misfit", 0), ("learns", 1), ("idle", 1),
+    ]  # fmt: skip
+    assert [one["preset"] for one in record["ranking"]] == ["learns", "idle"]
+    assert record["runs"][3]["steps"] >= 20
+    assert f"next: python -m pretrain {config.with_name('learns.yaml')}" in said
+
+    # As a kill in the second round leaves it.
+    killed = {"plan": record["plan"], "runs": record["runs"][:4]}
+    (tmp_path / "found/recommend.json").write_text(json.dumps(killed))
+    assert main(command) == 0
+    again = capsys.readouterr().out
+    assert again.startswith("round 2 of 2, 2 of 2: idle: ")
+    assert json.loads((tmp_path / "found/recommend.json").read_text())["runs"][:4] == killed["runs"]
+    assert again.splitlines()[-1] == said.splitlines()[-1]
+
+    assert main([*command, "seed=3"]) == 2
+    assert_one_line(capsys.readouterr().err, "found/recommend.json", "another --out")
+
+
+@pytest.mark.slow
+def test_a_kill_loses_one_run(config: Path, shards: Path, tmp_path: Path) -> None:
+    command = of_presets(config, shards, 9)
     process = subprocess.Popen(
         [sys.executable, "-m", "pretrain", *command],
         cwd=tmp_path,
@@ -135,24 +173,10 @@ def test_short_runs_recommend_what_learns(config: Path, shards: Path, tmp_path: 
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert first.startswith("round 1 of 2, 1 of 3: learns: ")
-    record = json.loads((tmp_path / "found/recommend.json").read_text())
-    kept = record["runs"][0]
-
+    kept = json.loads((tmp_path / "found/recommend.json").read_text())["runs"]
     done = run_module("pretrain", *command, cwd=tmp_path)
-    assert "round 1 of 2, 1 of 3" not in done.stdout
-    assert "misfit: left out" in done.stdout and "left out: misfit: " in done.stdout
-    record = json.loads((tmp_path / "found/recommend.json").read_text())
-    assert record["runs"][0] == kept
-    assert [(run["preset"], run["round"]) for run in record["runs"]] == [
-        ("learns", 0), ("idle", 0), ("misfit", 0), ("learns", 1), ("idle", 1),
-    ]  # fmt: skip
-    assert [one["preset"] for one in record["ranking"]] == ["learns", "idle"]
-    assert record["runs"][3]["steps"] > 20
-    assert f"next: python -m pretrain {config.with_name('learns.yaml')}" in done.stdout
-    again = run_module("pretrain", *command, cwd=tmp_path)
-    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
-    other = run_module("pretrain", *command, "seed=3", cwd=tmp_path, status=2)
-    assert_one_line(other.stderr, "found/recommend.json", "another --out")
+    assert done.stdout.startswith("round 1 of 2, 2 of 3: idle: ")
+    assert json.loads((tmp_path / "found/recommend.json").read_text())["runs"][:1] == kept[:1]
 
 
 @pytest.mark.parametrize(

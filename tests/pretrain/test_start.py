@@ -80,7 +80,7 @@ def test_an_encoder_that_does_not_fit_is_told_in_one_line(
         (["start=text.safetensors"], ["start", "text.safetensors"]),
         (
             ["encoder={kind: conv_rbm, widths: [8]}", "objective={kind: rbm}"],
-                ["encoder.kind", "conv_rbm", "conv"],
+            ["encoder.kind", "conv_rbm", "conv"],
         ),
     ]:
         assert main([str(config), f"start={FIRST}", *overrides, "name=other"]) == 2
