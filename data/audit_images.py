@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from data.decode import decode_image
 from data.errors import DataError
+from data.npy import channels_in_words
 from data.shards import BadSample, iter_samples
 
 LARGEST_SIDE = 64
@@ -120,7 +121,7 @@ def hash_images(images: Tensor) -> list[bytes]:
 def shape_text(shape: tuple[int, ...]) -> str:
     """An image's shape [C, H, W] in words."""
     channels, height, width = shape
-    return f"{width} x {height} in {'grey' if channels == 1 else 'colour'}"
+    return f"{width} x {height} in {channels_in_words(channels)}"
 
 
 def _hash(image: npt.NDArray[np.uint8]) -> bytes:

@@ -1,20 +1,33 @@
 """Images that a source keeps encoded, as files, in an archive or in a table: scanned, then decoded.
 
 All headers are read first, so that before anything is written it is known whether any image is in
-colour (then all are packed with 3 channels) and whether the images are of one size.
+colour (then all are packed with 3 channels) and whether the images are of one size. Arrays with
+other numbers of channels are alone among themselves.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from data.decode import SHARD_FORMATS, decode_image, fit_image, image_shape
+from data.decode import SHARD_FORMATS, decode_image, fit_image, image_shape, npy_shape
 from data.errors import DataError
 from data.sources import SourceImage, UnreadableImage
 
 SOURCE_FORMATS = (*SHARD_FORMATS, "BMP", "GIF", "TIFF", "PPM")
-SOURCE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "pgm", "ppm")
-_SHARD_SUFFIXES = ("png", "jpg", "jpeg", "webp")
+SOURCE_SUFFIXES = (
+    "png",
+    "jpg",
+    "jpeg",
+    "webp",
+    "bmp",
+    "gif",
+    "tif",
+    "tiff",
+    "pgm",
+    "ppm",
+    "npy",
+)
+_SHARD_SUFFIXES = ("png", "jpg", "jpeg", "webp", "npy")
 MAX_FILE_BYTES = 2**28
 """A file above this size is not read."""
 
@@ -57,7 +70,7 @@ class EncodedImages:
         self._unreadable: dict[str, dict[int, UnreadableImage]] = {split: {} for split in splits}
         self.counts: dict[str, int] = dict.fromkeys(splits, 0)
         content = hashlib.sha256()
-        first: tuple[str, tuple[int, int]] | None = None
+        first: tuple[str, tuple[int, int, int]] | None = None
         for split in splits:
             for number, entry in enumerate(entries(split)):
                 self.counts[split] += 1
@@ -67,17 +80,13 @@ class EncodedImages:
                 content.update(name_hash(f"{entry.name} {entry.label}"))
                 content.update(hashlib.sha256(entry.data).digest())
                 try:
-                    channels, height, width = _shape(entry)
+                    shape = _shape(entry)
                 except DataError as error:
                     self._unreadable[split][number] = UnreadableImage(entry.origin, str(error))
                     continue
-                self._channels = max(self._channels, channels)
-                first = first or (entry.origin, (height, width))
-                if size is None and (height, width) != first[1]:
-                    raise DataError(
-                        f"{entry.origin} is {width} x {height} pixels, {first[0]} is "
-                        f"{first[1][1]} x {first[1][0]}; --size N makes all N x N"
-                    )
+                self._channels = max(self._channels, shape[0])
+                first = first or (entry.origin, shape)
+                _check_alike(entry.origin, shape, *first, sized=size is not None)
         self.digest = content.hexdigest()
 
     def images(self, split: str) -> Iterator[SourceImage | UnreadableImage]:
@@ -114,7 +123,28 @@ def name_hash(name: str) -> bytes:
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
 
 
-def _shape(entry: EncodedImage) -> tuple[int, ...]:
+def _shape(entry: EncodedImage) -> tuple[int, int, int]:
     if entry.suffix == "npy":
-        return decode_image(entry.data, "npy").shape
+        return npy_shape(entry.data)
     return image_shape(entry.data, formats=SOURCE_FORMATS)
+
+
+def _check_alike(
+    origin: str,
+    shape: tuple[int, int, int],
+    first_origin: str,
+    first: tuple[int, int, int],
+    *,
+    sized: bool,
+) -> None:
+    """Check that an image can stand in one set with the first: shapes are [C, H, W]."""
+    channels, height, width = shape
+    if not sized and shape[1:] != first[1:]:
+        raise DataError(
+            f"{origin} is {width} x {height} pixels, {first_origin} is {first[2]} x {first[1]}; "
+            "--size N makes all N x N"
+        )
+    if channels != first[0] and not {channels, first[0]} <= {1, 3}:
+        raise DataError(
+            f"{origin} has {channels} channels, {first_origin} has {first[0]}; pack them apart"
+        )

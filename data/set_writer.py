@@ -20,7 +20,7 @@ from data.errors import DataError
 from data.finished_shards import FinishedShards
 from data.shard_size import ShardSize
 from data.shard_writer import ShardWriter
-from data.shards import Sample, iter_samples
+from data.shards import MAX_MEMBER_BYTES, Sample, iter_samples
 from data.sources import Source, UnreadableImage
 from data.split_share import falls_in_test
 
@@ -46,6 +46,7 @@ class WriteOptions:
 class _Task:
     """One image on its way into a shard; `kept` is the sample that is there already."""
 
+    origin: str
     split: str
     key: str
     suffix: str
@@ -178,20 +179,21 @@ class _SetWriter:
                     f"{item.origin} cannot be kept as it is: it is no PNG, JPEG or WebP file, "
                     "or grey among colour images; give --encode png"
                 )
-            if options.encoding is not None and not options.encoding.can_hold(item.image):
-                raise DataError(
-                    f"{item.origin}: WebP has no grey images, it would become one in colour; give "
-                    "--encode png or jpeg"
-                )
+            reason = None if options.encoding is None else options.encoding.why_not(item.image)
+            if reason is not None:
+                raise DataError(f"{item.origin}: {reason}")
             target = split
             if len(kept) > 1 and falls_in_test(item.name, options.test_share or 0.0):
                 target = "test"
             number = self._counts[target]
             self._counts[target] += 1
             yield _Task(
+                origin=item.origin,
                 split=target,
                 key=f"{target}-{number:07d}",
-                suffix=item.suffix if options.encoding is None else options.encoding.suffix,
+                suffix=item.suffix
+                if options.encoding is None
+                else options.encoding.suffix(len(item.image)),
                 label=item.label,
                 image=item.image,
                 original=item.original if options.encoding is None else None,
@@ -217,6 +219,12 @@ class _SetWriter:
                 data = task.kept.image
             else:
                 assert data is not None
+                if len(data) > MAX_MEMBER_BYTES:
+                    raise DataError(
+                        f"{task.origin}: {len(data):,} bytes as .{task.suffix}, more than the "
+                        f"{MAX_MEMBER_BYTES:,} of a sample that are read again; give --size, or "
+                        "--encode jpeg"
+                    )
                 writers[task.split].add(task.key, task.suffix, data, task.label)
             yield task, decode_image(data, task.suffix) if pixels is None else pixels
 

@@ -120,7 +120,7 @@ class Contrast(nn.Module):
             for view, shares in zip(scores, reversed(dealt), strict=True)
         ]
         largest = [torch.cat(parts).argmax(1) for parts in (scores, list(reversed(dealt)))]
-        return sum(losses) / 2, {"accuracy": (largest[0] == largest[1]).float().mean()}
+        return torch.stack(losses).mean(), {"accuracy": (largest[0] == largest[1]).float().mean()}
 
     def _of_all(self, rows: Tensor) -> Tensor:
         # A look at the weights is taken by one rank alone.

@@ -25,6 +25,8 @@ from training.randomness import StepDraws, derive_seed
 from training.trainable import Batch
 
 _LATTICE = 33
+# Wider than the bins' numbers are apart.
+_SPAN = 1000
 _AT_ONCE = 500
 # Channels that differ by less than a level of 8 bits, or as JPEG rounds them, are grey.
 _LEAST_COLOUR = 3
@@ -169,7 +171,10 @@ def colour_bins(side: float) -> Tensor:
     """
     steps = torch.linspace(0, 1, _LATTICE)
     lattice = torch.cartesian_prod(steps, steps, steps).T.view(1, 3, 1, -1)
-    return ((lab_of(lattice)[0, 1:, 0] / side).round() * side).T.unique(dim=0)
+    a, b = (lab_of(lattice)[0, 1:, 0] / side).round().long()
+    found = (a * _SPAN + b).unique()
+    a = (found / _SPAN).round()
+    return torch.stack([a, found - a * _SPAN], 1) * side
 
 
 def rebalanced(shares: Tensor, rebalance: float) -> Tensor:

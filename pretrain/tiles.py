@@ -112,12 +112,12 @@ class Tiling:
         Each has the mean and the deviation that the encoder takes for those of images.
         """
         tiles = self._grey(self._at(images, draws), draws)
-        mean = tiles.mean((3, 4), keepdim=True)
-        std = tiles.std((2, 3, 4), correction=0, keepdim=True).clamp_min(_LEAST_STD)
+        centred = tiles - tiles.mean((3, 4), keepdim=True)
+        std = centred.square().mean((2, 3, 4), keepdim=True).sqrt().clamp_min(_LEAST_STD)
         like = (1, 1, -1, 1, 1)
         usual_std = tiles.new_tensor(self.contract.std).view(like)
         usual_mean = tiles.new_tensor(self.contract.mean).view(like)
-        return (tiles - mean) / std * usual_std + usual_mean
+        return centred / std * usual_std + usual_mean
 
     def _at(self, images: Tensor, draws: StepDraws) -> Tensor:
         """Cut the tiles out, each at its place."""
