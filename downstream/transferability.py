@@ -13,7 +13,8 @@ from torch import Tensor
 _ITERATIONS = 1000
 _CLOSE = 1e-9
 _LEAST_SQUARE = 1e-12
-_SMALLEST = 1e-300
+_SMALLEST = 1e-200
+_LARGEST = 1e12
 
 
 def log_me(features: Tensor, targets: Tensor) -> float:
@@ -50,11 +51,11 @@ def _evidence(squares: Tensor, loads: Tensor, rest: float, count: int, width: in
         length = (kept.square() * loads / squares.clamp_min(_LEAST_SQUARE)).sum().item()
         error = ((1 - kept).square() * loads).sum().item() + rest
         new = (
-            effective / max(length, _SMALLEST),
+            min(max(effective, _SMALLEST) / max(length, _SMALLEST), _LARGEST),
             max(count - effective, _LEAST_SQUARE) / max(error, _LEAST_SQUARE),
         )
         change = abs(math.log(new[0] / weights)) + abs(math.log(new[1] / noise))
-        weights, noise = min(new[0], 1e12), new[1]
+        weights, noise = new
         if change < _CLOSE:
             break
     kept = noise * squares / (weights + noise * squares)

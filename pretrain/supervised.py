@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.augment import Augment, AugmentConfig
+from data.augment import AugmentConfig
 from data.indexed_store import IndexedStore
 from data.shard_index import NO_LABEL
 from data.store import ResidentStore
@@ -26,6 +26,7 @@ from models.heads import pool_to_grid, pooled_width
 from pretrain.objective import Objective, to_float
 from pretrain.pictures import first_layer_filters
 from pretrain.targets import Target, Targets
+from pretrain.views import augmented
 from training.errors import InputError
 from training.optimizers import OptimizerConfig
 from training.randomness import StepDraws, derive_seed
@@ -94,7 +95,6 @@ class LabelPrediction(Objective):
             for target in targets
         )
         self._targets = targets
-        self._augment = Augment(config.augment)
 
     def phases(self) -> Sequence[Phase]:
         rates = self.stage_rates.lr_factors(self.encoder.stage_names, prefix="encoder.blocks")
@@ -107,8 +107,7 @@ class LabelPrediction(Objective):
     def _loss(self, batch: Batch, draws: StepDraws) -> tuple[Tensor, dict[str, Tensor]]:
         images = to_float(batch["images"])
         if self.training:
-            params = self._augment.draw(draws.global_size, draws.generator("augment"))
-            images = self._augment.apply(images, params.rows(draws.start, draws.stop))
+            images = augmented(self.config.augment, images, draws, "augment")
         features = pool_to_grid(self.encoder(images), self.config.grid)
         loss, metrics = torch.zeros((), device=images.device), {}
         for target, head in zip(self._targets, self.heads, strict=True):
