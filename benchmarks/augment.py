@@ -1,19 +1,22 @@
 """What augmentation adds to the training step of a small encoder.
 
-    python -m benchmarks.augment [--rounds 9] [--steps 8] [NAME ...]
+    python -m benchmarks.augment [--rounds 9] [--steps 5] [NAME ...]
 
 A convolutional encoder (widths 32/64/128) under a linear head learns 256 random colour images of 32
 pixels, by `Trainer.train_step` on one batch that lies in memory: without augmentation, with each
 change alone, and with the usual sets. All take turns. A contrastive step augments and encodes each
 view, so that its share is the same.
 
-Medians of the rounds. Prints a table and exits 1 where a step takes more than 1.1 times as long.
+On a CPU by the processor time of one thread, which other work on the machine hardly changes; on a
+GPU by the clock. Medians of the rounds. Prints a table and exits 1 where a step takes more than 1.1
+times as long.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from typing import Any
 
 import torch
@@ -92,7 +95,7 @@ def main() -> int:
     named = recipes()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="which of them; all unless told")
-    parser.add_argument("--steps", type=int, default=8, help="measured steps per round")
+    parser.add_argument("--steps", type=int, default=5, help="measured steps per round")
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     if unknown := set(args.names) - set(named):
@@ -103,10 +106,16 @@ def main() -> int:
     labels = torch.randint(CLASSES, (BATCH_SIZE,), generator=draw)
     device = make_accelerator(COMPUTE).device
     source = OneBatch(Batches(images, labels, batch_size=BATCH_SIZE, seed=0, device=device))
+    clock = time.perf_counter
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+        clock = time.process_time
     total_steps = args.rounds * (args.steps + WARMUP_STEPS)
     wanted = [NONE, *(args.names or [name for name in named if name != NONE])]
     loops = {name: our_step(trainer(named[name], source, total_steps)) for name in wanted}
-    rate = median_rates(loops, rounds=args.rounds, steps=args.steps, batch_size=BATCH_SIZE)
+    rate = median_rates(
+        loops, rounds=args.rounds, steps=args.steps, batch_size=BATCH_SIZE, clock=clock
+    )
     comparisons = [
         Comparison(f"{name} / {NONE}", rate[NONE], rate[name], TARGET) for name in wanted[1:]
     ]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from data.ranges import PositiveRange
-from data.sample_params import SampleParams
+from data.sample_params import SampleParams, change_some
 
 _TRUNCATED_AT = 3
 
@@ -45,12 +45,16 @@ def draw_blur(config: BlurConfig, uniform: Tensor) -> BlurParams:
 
 def blur(images: Tensor, params: BlurParams, config: BlurConfig) -> Tensor:
     """Blur those of the images [B, C, H, W] that are to be."""
-    hit = params.blur.nonzero()[:, 0]
-    sigma = params.sigma[hit]
     radius = math.ceil(_TRUNCATED_AT * config.blur_sigma[1])
-    down, across = (_smoothing(sigma, radius, side).to(images.dtype) for side in images.shape[2:])
-    blurred = down[:, None] @ images[hit] @ across.mT[:, None]
-    return images.index_copy(0, hit, blurred)
+
+    def blurred(some: Tensor, rows: Tensor) -> Tensor:
+        # Along each axis a product of matrices, for which the axis has to be the last.
+        for _ in range(2):
+            across = _smoothing(params.sigma[rows], radius, some.shape[3]).to(some.dtype)
+            some = torch.bmm(some.flatten(1, 2), across.mT).view(some.shape).transpose(2, 3)
+        return some
+
+    return change_some(images, params.blur, blurred)
 
 
 def _smoothing(sigma: Tensor, radius: int, side: int) -> Tensor:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from data.errors import DataError
-from data.sample_params import SampleParams, per_sample
+from data.sample_params import SampleParams, change_some, per_sample
 
 _LUMA = (0.299, 0.587, 0.114)
 _RGB_TO_YIQ = torch.tensor(
@@ -142,5 +142,8 @@ def _channel_map(params: ColourParams) -> Tensor:
 
 def solarize(images: Tensor, params: ColourParams, threshold: float) -> Tensor:
     """Invert the intensities from the threshold on in the images that are to be."""
-    inverted = per_sample(params.solarize, images).bool() & (images >= threshold)
-    return torch.where(inverted, 1 - images, images)
+
+    def inverted(some: Tensor, rows: Tensor) -> Tensor:
+        return torch.where(some >= threshold, 1 - some, some)
+
+    return change_some(images, params.solarize, inverted)

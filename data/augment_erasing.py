@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from data.sample_params import SampleParams
+from data.sample_params import SampleParams, change_some
 
 _SMALLEST_ERASED_AREA = 0.02
 _MOST_ERASED_ASPECT = 3.3
@@ -72,14 +72,16 @@ def erase(images: Tensor, params: ErasingParams, fill: str) -> Tensor:
     """Fill a rectangle of whole pixels, at least one and at most the image."""
     height, width = images.shape[2:]
     side = torch.tensor([height, width], device=images.device)
-    size = (params.erase_size * side).round().long().clamp(min=1).minimum(side)
-    first = (params.erase_place * (side - size + 1)).long()
-    # Nowhere where nothing is to be erased.
-    last = torch.where(params.erase[:, None], first + size, first)
-    erased = boxes(first, last, height, width)
-    if fill == "zero":
-        return images.masked_fill(erased, 0)
-    return torch.where(erased, images.mean(dim=(1, 2, 3), keepdim=True), images)
+
+    def erased(some: Tensor, rows: Tensor) -> Tensor:
+        size = (params.erase_size[rows] * side).round().long().clamp(min=1).minimum(side)
+        first = (params.erase_place[rows] * (side - size + 1)).long()
+        inside = boxes(first, first + size, height, width)
+        if fill == "zero":
+            return some * (~inside).to(some.dtype)
+        return torch.where(inside, some.mean(dim=(1, 2, 3), keepdim=True), some)
+
+    return change_some(images, params.erase, erased)
 
 
 def cut_out(images: Tensor, params: ErasingParams, fraction: float) -> Tensor:
@@ -88,7 +90,7 @@ def cut_out(images: Tensor, params: ErasingParams, fraction: float) -> Tensor:
     length = max(1, round(fraction * min(height, width)))
     middle = (params.cutout_place * torch.tensor([height, width], device=images.device)).long()
     first = middle - length // 2
-    return images.masked_fill(boxes(first, first + length, height, width), 0)
+    return images * (~boxes(first, first + length, height, width)).to(images.dtype)
 
 
 def boxes(first: Tensor, last: Tensor, height: int, width: int) -> Tensor:

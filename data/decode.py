@@ -23,6 +23,7 @@ import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data.errors import DataError, cause
+from data.jpeg_frame import read_frame
 from data.npy import PIXEL_TYPES, channel_axis, read_npy_header, to_chw, to_uint8
 
 MAX_PIXELS = 2**26
@@ -31,9 +32,7 @@ SHARD_FORMATS = ("PNG", "JPEG", "WEBP")
 _GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _TRANSPARENT_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 _EXIF_ORIENTATION = 0x0112
-_JPEG, _EXIF = b"\xff\xd8\xff", b"Exif\0\0"
-# It stands in the first segments, before the image.
-_EXIF_WITHIN = 2**18
+_JPEG = b"\xff\xd8\xff"
 _BAND_ROWS = 256
 _NO_SUCH_CHANNELS = "an image in {} cannot become one of {} channels; grey and colour can, 1 and 3"
 _MAX_SCANS = 100  # real progressive JPEGs have about ten
@@ -63,17 +62,20 @@ def decode_image(
         max_pixels: above this many pixels (width times height) the image is refused undecoded.
         formats: Pillow's names of the formats that may be read.
     Returns:
-        uint8 [C, H, W], contiguous.
+        uint8 [C, H, W], its channels last in memory or not.
     Raises:
         DataError: the image cannot be decoded, or is too large; without the image's name.
     """
     if suffix == "npy":
         return fit_image(_decode_npy(data, max_pixels), channels=channels, size=size)
     if data.startswith(_JPEG) and "JPEG" in formats:
-        _check_scans(data)
-        decoded = _decode_plain_jpeg(data, max_pixels, size)
-        if decoded is not None:
-            return fit_image(decoded, channels=channels, size=size)
+        frame = read_frame(data)
+        if frame.several_scans:
+            _check_scans(data)
+        if not frame.exif:
+            decoded = _decode_plain_jpeg(data, max_pixels, size)
+            if decoded is not None:
+                return fit_image(decoded, channels=channels, size=size)
     try:
         image = _open(data, max_pixels, formats)
         if size is not None:
@@ -88,13 +90,11 @@ def decode_image(
 def _decode_plain_jpeg(
     data: bytes, max_pixels: int, size: int | None
 ) -> npt.NDArray[np.uint8] | None:
-    """Decode a grey or YCbCr JPEG that needs no turning, uint8 [C, H, W]; None: any other.
+    """Decode a grey or YCbCr JPEG, uint8 [C, H, W], not turned by any EXIF; None: any other.
 
     The pixels are Pillow's, which takes twice as long; at a reduced scale any eighth will do, where
     Pillow has halves alone.
     """
-    if data.find(_EXIF, 0, _EXIF_WITHIN) >= 0:
-        return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
         if space not in ("Gray", "YCbCr"):
@@ -110,9 +110,7 @@ def _decode_plain_jpeg(
         raise
     except ValueError:
         return None  # damaged: Pillow says how
-    if space == "Gray":
-        return np.ascontiguousarray(pixels.reshape(1, *pixels.shape[:2]))
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return np.asarray(pixels.transpose(2, 0, 1))
 
 
 def fit_image(
@@ -222,10 +220,8 @@ def _to_array(image: Image.Image, channels: int | None, size: int | None) -> npt
         image = image.resize(
             (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
         )
-    array = np.asarray(image)
-    if array.ndim == 2:
-        return array[np.newaxis].copy()
-    return np.ascontiguousarray(array.transpose(2, 0, 1))
+    array = np.array(image)
+    return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def _to_grey_or_rgb(image: Image.Image) -> Image.Image:

@@ -9,7 +9,11 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from data.decode import SHARD_FORMATS, decode_image, fit_image, image_shape, npy_shape
+from data.decode_ahead import decode_ahead
 from data.errors import DataError
 from data.sources import SourceImage, UnreadableImage
 
@@ -93,19 +97,20 @@ class EncodedImages:
         """Stream a split, images with unreadable headers first, scaled to the size asked for."""
         unreadable = self._unreadable[split]
         yield from unreadable.values()
-        for number, entry in enumerate(self._entries(split)):
-            if number in unreadable:
-                continue
+        entries = (
+            entry for number, entry in enumerate(self._entries(split)) if number not in unreadable
+        )
+        decoded = decode_ahead(
+            entries, self._decode, _encoded_bytes, one_size=self._size is not None
+        )
+        for entry, image in decoded:
             if isinstance(entry, UnreadableImage):
                 yield entry
                 continue
-            try:
-                image = decode_image(
-                    entry.data, entry.suffix, size=self._size, formats=SOURCE_FORMATS
-                )
-            except DataError as error:
-                yield UnreadableImage(entry.origin, str(error))
+            if isinstance(image, str):
+                yield UnreadableImage(entry.origin, image)
                 continue
+            assert image is not None
             # Original bytes stand for this image only where they decode to the same pixels.
             same = image.shape[0] == self._channels and self._size is None
             yield SourceImage(
@@ -116,6 +121,19 @@ class EncodedImages:
                 original=entry.data if same and entry.suffix in _SHARD_SUFFIXES else None,
                 suffix=entry.suffix,
             )
+
+    def _decode(
+        self, entry: EncodedImage | UnreadableImage, max_pixels: int
+    ) -> npt.NDArray[np.uint8] | None:
+        if isinstance(entry, UnreadableImage):
+            return None
+        return decode_image(
+            entry.data, entry.suffix, size=self._size, max_pixels=max_pixels, formats=SOURCE_FORMATS
+        )
+
+
+def _encoded_bytes(entry: EncodedImage | UnreadableImage) -> int:
+    return len(entry.data) if isinstance(entry, EncodedImage) else 0
 
 
 def name_hash(name: str) -> bytes:

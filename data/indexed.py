@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from data.decode import MAX_PIXELS, decode_image
+from data.decode_ahead import MAX_AHEAD_PIXELS
 from data.errors import DataError, cause
 from data.shard_index import ShardIndex
 from data.shards import IMAGE_SUFFIXES, BadSample
-from data.store_build import MAX_AHEAD_PIXELS
 
 _OPEN_SHARDS = 256
 _ROWS_TOGETHER = 8

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from data.cores import available_cores
 from data.dataset import DatasetInfo
 from data.indexed import IndexedImages
 from data.shard_hashes import hash_shards
 from data.shard_index import open_index
 from data.shards import expand_shards
 from data.store import ReadingConfig, ResidentStore, bad_samples_in_words, dataset_of, memory_of
-from data.store_build import available_cores
 
 ReadingMode = Literal["auto", "resident", "indexed"]
 

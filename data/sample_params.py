@@ -29,6 +29,16 @@ class SampleParams:
         return type(self)(**{field.name: change(getattr(self, field.name)) for field in fields})
 
 
+def change_some(images: Tensor, hit: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return images [B, C, H, W] of which some, bool [B], are changed, and the others are copied.
+
+    Args:
+        change: takes these images and their rows, int64, and returns them changed.
+    """
+    rows = hit.nonzero()[:, 0]
+    return images.index_copy(0, rows, change(images.index_select(0, rows), rows))
+
+
 def per_sample(values: Tensor, images: Tensor) -> Tensor:
     """Return values [B] in the type and for the axes of images [B, C, H, W]."""
     return values.to(images.dtype).view(-1, 1, 1, 1)

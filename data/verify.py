@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from data.cores import available_cores
 from data.dataset import DATASET_FILE, ContentHash, DatasetInfo, read_dataset_info
 from data.decode import decode_image
 from data.errors import DataError
 from data.shards import BadSample, Sample, expand_shards, iter_samples
 from data.sources import file_sha256
-from data.store_build import available_cores
 from data.target_splits import shards_by_name
 
 _WORKER_BYTES = 64 * 2**20  # what one process reads in the time in which another one starts

@@ -36,7 +36,8 @@ def copy_warnings(
             ]
         )
         warnings.append(
-            f"{audit['test_images']:,} of {leaks.checked:,} test images have a copy among the "
+            f"{audit['test_images']:,} of {leaks.checked:,} test images "
+            f"{'has' if audit['test_images'] == 1 else 'have'} a copy among the "
             f"images learned from: {found}. "
             + (
                 "They are left out of all scores."

@@ -84,22 +84,22 @@ class SupervisedTraining(Trainable):
         images = self.augment.apply(images, params.rows(draws.start, draws.stop))
         labels = batch["labels"]
         if self._mixing is None:
-            losses = self._losses(self.classifier(images), labels)
+            losses = self._row_losses(self.classifier(images), labels)
         else:
             drawn = self._mixing.draw(draws.global_size, draws.generator("mixing"))
             mixed = self._mixing.apply(images, drawn.rows(draws.start, draws.stop))
             scores = self.classifier(mixed.images)
             # As with soft targets: losses are linear in them, squares of quantities but for a
             # constant.
-            losses = mixed.own * self._losses(scores, labels)
-            losses = losses + (1 - mixed.own) * self._losses(scores, labels[mixed.partners])
+            losses = mixed.own * self._row_losses(scores, labels)
+            losses = losses + (1 - mixed.own) * self._row_losses(scores, labels[mixed.partners])
         loss = losses.mean()
         if self._held:
             moved = torch.stack([(own - start).square().sum() for own, start in self._held]).sum()
             loss = loss + self.recipe.l2_sp / 2 * moved
         return loss, {}
 
-    def _losses(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def _row_losses(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of each row [B], weighted by its class."""
         output = self.classifier.output
         losses = output.losses(scores, labels, smoothing=self.recipe.label_smoothing)

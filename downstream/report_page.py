@@ -136,14 +136,17 @@ def _context(
         "classes": by_class is not None or "classes" in figures,
         "worth": worth is not None,
     }
-    headline, *rest = _SENTENCE_END.split(summary["verdict"])
+    first, *rest = _SENTENCE_END.split(summary["verdict"])
+    headline, _, elsewhere = first.removesuffix(".").partition("; ")
+    if elsewhere:
+        rest = [f"{elsewhere[0].upper()}{elsewhere[1:]}.", *rest]
     return {
         "light": LIGHT,
         "dark": DARK,
         "contents": [entry for entry in _CONTENTS if there.get(entry[0], True)],
         "name": summary["name"],
         "verdict": summary["verdict"],
-        "headline": headline,
+        "headline": f"{headline}.",
         "lead": " ".join(rest),
         "facts": _facts(study, encoders),
         "budget_columns": [f"{count(budget)} labels" for budget in budgets],
@@ -186,7 +189,9 @@ def _context(
         "classes": summary["classes"],
         "identity": identity(study, encoders),
         "versions": versions(study, encoders),
-        "methods": methods(study.config, study.environment),
+        "methods": methods(
+            study.config, study.environment, encoders[0].header if encoders else None
+        ),
         "commands": commands(study, encoders),
         "configs": configs(study, encoders),
         "version": study.environment["underlayer"],
