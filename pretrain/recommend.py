@@ -31,10 +31,10 @@ PRESETS = (
     "denoising",
     "invariant",
     "masked_conv",
-    "variational",
+    "rotation",
+    "simclr",
+    "barlow_twins",
     "vector_quantized",
-    "stacked_conv",
-    "k_sparse",
     "gan_rotation",
 )
 FOLDER = Path("configs/pretrain")
@@ -180,6 +180,7 @@ def take_runs(plan: Plan, folder: Path) -> list[ShortRun] | None:
                     stores,
                     probe,
                     accelerator,
+                    before=next((r for r in reversed(record.runs) if r.preset == preset), None),
                     seconds=max(_LEAST_SECONDS, left / (len(contenders) - place)),
                     stop=stop,
                 )

@@ -25,15 +25,15 @@ from pretrain.learning_set import learning_set
 from pretrain.objective import Objective
 from pretrain.run import make_trainer
 from training.errors import InputError, NonFiniteLossError
+from training.loop import Trainer
 from training.signals import StopRequest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _SCORED_IMAGES = 1000
-_FIRST_STEPS = 2
-_TIMED_STEPS = 5
-_LEAST_STEPS = 20
+_TIMED_STEPS = 3
+_LEAST_STEPS = 5
 _LONGEST = 1.5
 """A run that takes so many times its seconds, since its steps grow slower, is ended."""
 
@@ -44,7 +44,7 @@ class ShortRun(BaseModel):
     Fields:
         round: counted from 0.
         steps: taken; images_per_second: while they were.
-        seconds: in all, measuring included.
+        measuring_seconds: for the scores; seconds: in all.
         full_seconds: that the whole preset would take at this rate.
         problem: why there is nothing to rank; None: there is.
         hits: of each labelled image 1 where a head that had not seen it told it right, else 0;
@@ -56,6 +56,7 @@ class ShortRun(BaseModel):
     preset: str
     round: int
     steps: int = 0
+    measuring_seconds: float = 0.0
     images_per_second: float = 0.0
     seconds: float = 0.0
     full_seconds: float = 0.0
@@ -103,22 +104,34 @@ def short_run(
     probe: CrossValidatedProbe | None,
     accelerator: Accelerator,
     *,
+    before: ShortRun | None,
     seconds: float,
     stop: StopRequest,
 ) -> ShortRun | None:
     """Train a preset for about so many seconds, measuring included.
 
-    It takes as many steps as its first ones say there is time for, and its schedule ends with them.
+    It takes as many steps as its run before, or its first ones, say there is time for, five at
+    least, and its schedule ends with them.
 
     Args:
         name, number: of the preset and the round.
+        before: its run in an earlier round.
     Returns:
         The run, which says so where the preset does not fit or diverges; None where a signal came.
     """
     begin = time.perf_counter()
     try:
         store = stores.open(config.data)
-        found = _trained(config, store, probe, accelerator, begin=begin, seconds=seconds, stop=stop)
+        found = _trained(
+            config,
+            store,
+            probe,
+            accelerator,
+            before=before,
+            begin=begin,
+            seconds=seconds,
+            stop=stop,
+        )
     except (InputError, DataError, ModelError, NonFiniteLossError) as error:
         found = {"problem": str(error)}
     if found is None:
@@ -139,6 +152,7 @@ def _trained(
     probe: CrossValidatedProbe | None,
     accelerator: Accelerator,
     *,
+    before: ShortRun | None,
     begin: float,
     seconds: float,
     stop: StopRequest,
@@ -157,16 +171,11 @@ def _trained(
         )
     trainer = make_trainer(config, store, accelerator, learned=learned)
     total = trainer.total_steps
-    for step in range(_FIRST_STEPS):
-        trainer.train_step(step, measure=False)
-    timed = time.perf_counter()
-    for step in range(_FIRST_STEPS, _FIRST_STEPS + _TIMED_STEPS):
-        trainer.train_step(step, measure=False)
-    each = (time.perf_counter() - timed) / _TIMED_STEPS
-    with trainer.exportable() as trainable:
-        measuring = time.perf_counter()
-        _measured(trainable, store.images, probe)
-        measuring = time.perf_counter() - measuring
+    if before is None:
+        each, measuring = _timed(trainer, store.images, probe)
+    else:
+        each = config.batch_size / before.images_per_second
+        measuring = before.measuring_seconds
     left = seconds - (time.perf_counter() - begin) - measuring
     steps = min(total, max(_LEAST_STEPS, int(left / each)))
     trainer = make_trainer(config, store, accelerator, learned=learned, total_steps=steps)
@@ -181,13 +190,32 @@ def _trained(
             break
     each = (time.perf_counter() - began) / taken
     with trainer.exportable() as trainable:
+        measuring = time.perf_counter()
         found = _measured(trainable, store.images, probe)
+        measuring = time.perf_counter() - measuring
     return {
         "steps": taken,
+        "measuring_seconds": measuring,
         "images_per_second": config.batch_size / each,
         "full_seconds": total * each,
         **found,
     }
+
+
+def _timed(
+    trainer: Trainer, images: ImageRows, probe: CrossValidatedProbe | None
+) -> tuple[float, float]:
+    """Return the seconds that a step and measuring take, after the first step, which is slower."""
+    steps = min(_TIMED_STEPS, trainer.total_steps - 1)
+    trainer.train_step(0, measure=False)
+    began = time.perf_counter()
+    for step in range(1, 1 + steps):
+        trainer.train_step(step, measure=False)
+    each = (time.perf_counter() - began) / max(1, steps)
+    began = time.perf_counter()
+    with trainer.exportable() as trainable:
+        _measured(trainable, images, probe)
+    return each, time.perf_counter() - began
 
 
 @torch.no_grad()
