@@ -45,9 +45,7 @@ class ClustersConfig(TaskConfig):
         64, ge=1, le=4096, description="principal directions of the features that are clustered"
     )
     iterations: int = Field(10, ge=1, le=1000, description="of k-means")
-    augment: AugmentConfig = AugmentConfig(
-        horizontal_flip=True, shift=0.1, scale=(0.9, 1.3), rotation=10.0
-    )
+    augment: AugmentConfig = AugmentConfig(horizontal_flip=True, shift=0.0, crop_area=(0.4, 1.0))
     head: TaskHeadConfig = TaskHeadConfig()
 
     def build(self, setting: TaskSetting) -> "ClustersTask":

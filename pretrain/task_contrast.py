@@ -72,11 +72,14 @@ class ContrastTaskConfig(TaskConfig):
     loss: ContrastLossConfig = SimclrConfig()
     augment: AugmentConfig = AugmentConfig(
         horizontal_flip=True,
-        shift=0.1,
-        scale=(0.9, 1.6),
-        rotation=10.0,
+        shift=0.0,
+        crop_area=(0.3, 1.0),
         brightness=0.4,
         contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        colour_chance=0.8,
+        grey=0.2,
     )
     projector: ProjectorConfig = ProjectorConfig()
 

@@ -41,11 +41,13 @@ class ExemplarConfig(TaskConfig):
     )
     augment: AugmentConfig = AugmentConfig(
         horizontal_flip=True,
-        shift=0.2,
-        scale=(0.7, 1.4),
+        shift=0.0,
+        crop_area=(0.4, 1.0),
         rotation=20.0,
         brightness=0.4,
         contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
     )
     head: TaskHeadConfig = TaskHeadConfig()
 

@@ -35,9 +35,7 @@ class NoiseTargetsConfig(TaskConfig):
 
     kind: Literal["noise_targets"] = "noise_targets"
     width: int = Field(64, ge=2, le=4096, description="dimensions of the space the sphere lies in")
-    augment: AugmentConfig = AugmentConfig(
-        horizontal_flip=True, shift=0.1, scale=(0.9, 1.3), rotation=10.0
-    )
+    augment: AugmentConfig = AugmentConfig(horizontal_flip=True, shift=0.0, crop_area=(0.4, 1.0))
     head: TaskHeadConfig = TaskHeadConfig(network=MlpSpec(hidden=256))
 
     def build(self, setting: TaskSetting) -> "NoiseTargets":
@@ -55,7 +53,6 @@ class NoiseTargets(Task):
         InputError: one image at a time, or images held out, which have no target; one line.
     """
 
-    targets: Tensor
     assigned: Tensor
 
     def __init__(self, config: NoiseTargetsConfig, setting: TaskSetting) -> None:
@@ -70,9 +67,8 @@ class NoiseTargets(Task):
             seed=derive_seed(setting.seed, "noise_targets"),
         )
         generator = torch.Generator().manual_seed(derive_seed(setting.seed, "targets"))
-        targets = F.normalize(torch.randn(setting.count, config.width, generator=generator))
-        # Not in the state dict: the seed is their only source.
-        self.register_buffer("targets", targets, persistent=False)
+        # Not a buffer: the seed is their only source, and ranks need not send them to each other.
+        self.targets = F.normalize(torch.randn(setting.count, config.width, generator=generator))
         self.register_buffer("assigned", torch.arange(setting.count))
 
     def read(self, batches: Batches) -> BatchSource:
@@ -84,6 +80,7 @@ class NoiseTargets(Task):
         seen = augmented(self.config.augment, to_float(batch["images"]), draws, "noise_targets")
         features = F.normalize(self.head(self.head.pool(encoder(seen))).float())
         places = batch["places"]
+        self.targets = self.targets.to(places.device)
         changed = self._deal(features.detach(), places) if self.training else features.new_zeros(())
         targets = self.targets[self.assigned[places]]
         cosine = (features * targets).sum(1)

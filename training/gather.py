@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.compute import has_ranks
+
 
 def rows_of_all_ranks(rows: Tensor) -> Tensor:
     """Return the rows [B, D] of all ranks in order, [R * B, D]; where there is one, these.
@@ -16,7 +18,7 @@ def rows_of_all_ranks(rows: Tensor) -> Tensor:
     that the mean over ranks of each one's gradients is that of the mean of their losses. Every rank
     must call it, with as many rows; backward passes meet each other too.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not has_ranks():
         return rows
     gathered: Tensor = _Gather.apply(rows)
     return gathered
@@ -24,9 +26,7 @@ def rows_of_all_ranks(rows: Tensor) -> Tensor:
 
 def first_row_here(rows: int) -> int:
     """Return where `rows` rows of this rank begin among those of all ranks."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return 0
-    return torch.distributed.get_rank() * rows
+    return torch.distributed.get_rank() * rows if has_ranks() else 0
 
 
 class _Gather(torch.autograd.Function):

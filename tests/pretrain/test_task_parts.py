@@ -1,6 +1,7 @@
 """The parts of tasks by definition: tiles, permutations, transformations, colours, clusters."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from tests.pretrain.test_tasks import (
     objective_of,
     trainer_of,
 )
+from tests.processes import run_on_ranks
 from training.errors import InputError
 
 
@@ -398,8 +400,6 @@ def test_targets_are_dealt_so_that_features_lie_nearest() -> None:
     changed = task._deal(features, places)
     assert sorted(task.assigned.tolist()) == list(range(200))
     agreement = (features[[0, 1, 2, 4]] * task.targets[task.assigned[[3, 9, 4, 100]]]).sum()
-    from itertools import permutations
-
     best = max(
         sum((features[[0, 1, 2, 4]][i] * own[j]).sum().item() for i, j in enumerate(order))
         for order in permutations(range(4))
@@ -438,3 +438,8 @@ def test_features_of_tiles_do_not_depend_on_other_tiles() -> None:
     encoder = build_encoder(ConvEncoderConfig(widths=(4, 8)), contract(1, 28, 28), seed=0).eval()
     parts = rand(6, 1, 7, 7)
     torch.testing.assert_close(encoder.of_parts(parts)[2:3], encoder.of_parts(parts[2:3]))
+
+
+def test_losses_on_codes_of_two_ranks_are_those_of_one() -> None:
+    done = run_on_ranks(2, "tests.pretrain.contrast_on_ranks")
+    assert done.stdout.count("2 ranks equal one") == 4

@@ -172,21 +172,16 @@ def test_a_run_that_was_killed_goes_on_exactly(name: str, config: Path, tmp_path
     assert encoder(torch.rand(2, 1, 28, 28)).shape == (2, 16, 7, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    [
-        "simclr",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("barlow_twins", "vicreg", "swav", "noise_targets", "clusters", "jigsaw")
-        ),
-    ],
+    "name", ["simclr", "barlow_twins", "vicreg", "swav", "noise_targets", "clusters", "jigsaw"]
 )
 def test_two_ranks_equal_one(
     name: str, config: Path, run_pretrain: Command, tmp_path: Path
 ) -> None:
     of_task = f"objective={dict(TASKS[name])}".replace("'", "")
-    same = [*SMALL, of_task, "encoder.norm=layer", "steps=6"]
+    # Of gradients near 0 Adam would make steps of their rounding.
+    same = [*SMALL, of_task, "encoder.norm=layer", "steps=6", "optimizer={kind: sgd, lr: 0.01}"]
     if TASKS[name]["kind"] == "contrast":
         # Of a batch norm each rank has its own statistics.
         same.append("objective.projector.norm=layer")
