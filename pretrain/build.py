@@ -1,5 +1,7 @@
 """From a config and images to an objective with freshly drawn networks."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from models.decoders import MirrorDecoderConfig
@@ -133,7 +135,7 @@ def _combined(
     encoder = encoder_for(config, images)
     parts = {}
     for name, part in objective.parts.items():
-        own = {"objective": part.objective, "seed": derive_seed(config.seed, name)}
+        own: dict[str, Any] = {"objective": part.objective, "seed": derive_seed(config.seed, name)}
         if isinstance(part.objective, TaskConfig | MaskedConfig):
             own["decoder"] = MirrorDecoderConfig()  # the config's is for those that restore images
         parts[name] = build_objective(

@@ -90,14 +90,13 @@ def label_targets(
             f"objective.labels: no image of data.shards has a label, the first key: "
             f"{keys_of(store)[0]}; are the keys those in the shards?"
         )
-    notes = ()
-    if left_out := len(store) - len(rows):
-        notes = (f"{left_out:,} of {len(store):,} images have no label and are left out",)
+    left_out = len(store) - len(rows)
+    said = f"{left_out:,} of {len(store):,} images have no label and are left out"
     targets = (
         _target(name, label, values[name], rows, keys_of(store))
         for name, label in config.labels.items()
     )
-    return Targets(rows, tuple(targets), notes)
+    return Targets(rows, tuple(targets), (said,) if left_out else ())
 
 
 def _target(

@@ -109,7 +109,8 @@ class LabelPrediction(Objective):
         if self.training:
             images = augmented(self.config.augment, images, draws, "augment")
         features = pool_to_grid(self.encoder(images), self.config.grid)
-        loss, metrics = torch.zeros((), device=images.device), {}
+        loss = torch.zeros((), device=images.device)
+        metrics: dict[str, Tensor] = {}
         for target, head in zip(self._targets, self.heads, strict=True):
             term, own = self._term(target, head(features).float(), batch[target.name])
             loss = loss + target.weight * term
@@ -165,6 +166,7 @@ def class_targets(config: SupervisedConfig, store: ResidentStore | IndexedStore)
 
 def _shard_labels(store: ResidentStore | IndexedStore) -> npt.NDArray[np.int64]:
     """Return the label of each sample, int64 [N]."""
+    labels: Tensor | None
     if isinstance(store, IndexedStore):
         labels = torch.from_numpy(store.images.index.label)
         missing = int((labels == NO_LABEL).sum())
