@@ -161,7 +161,7 @@ def take_runs(plan: Plan, folder: Path) -> list[ShortRun] | None:
     contenders = list(plan.configs)
     rounds = round_sizes(len(contenders))
     with StopRequest() as stop:
-        warm_up(plan.load(contenders[0]), stores, accelerator)
+        measuring = warm_up(plan.load(contenders[0]), stores, probe, accelerator)
         for number, size in enumerate(rounds):
             contenders = contenders[:size]
             if number > 0 and len(contenders) < 2:
@@ -181,6 +181,7 @@ def take_runs(plan: Plan, folder: Path) -> list[ShortRun] | None:
                     probe,
                     accelerator,
                     before=next((r for r in reversed(record.runs) if r.preset == preset), None),
+                    measuring=measuring,
                     seconds=max(_LEAST_SECONDS, left / (len(contenders) - place)),
                     stop=stop,
                 )

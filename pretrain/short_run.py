@@ -31,7 +31,7 @@ from training.signals import StopRequest
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_SCORED_IMAGES = 1000
+_SCORED_IMAGES = 500
 _TIMED_STEPS = 3
 _LEAST_STEPS = 5
 _LONGEST = 1.5
@@ -105,6 +105,7 @@ def short_run(
     accelerator: Accelerator,
     *,
     before: ShortRun | None,
+    measuring: float,
     seconds: float,
     stop: StopRequest,
 ) -> ShortRun | None:
@@ -116,6 +117,7 @@ def short_run(
     Args:
         name, number: of the preset and the round.
         before: its run in an earlier round.
+        measuring: seconds to leave for that where there is none.
     Returns:
         The run, which says so where the preset does not fit or diverges; None where a signal came.
     """
@@ -128,6 +130,7 @@ def short_run(
             probe,
             accelerator,
             before=before,
+            measuring=measuring,
             begin=begin,
             seconds=seconds,
             stop=stop,
@@ -140,10 +143,27 @@ def short_run(
     return ShortRun.model_validate({"preset": name, "round": number, "seconds": taken, **found})
 
 
-def warm_up(config: PretrainConfig, stores: Stores, accelerator: Accelerator) -> None:
-    """Take a step of a preset, so that what the first one of a process costs is no run's time."""
+def warm_up(
+    config: PretrainConfig,
+    stores: Stores,
+    probe: CrossValidatedProbe | None,
+    accelerator: Accelerator,
+) -> float:
+    """Take a step of a preset and measure, so that what that costs first is no run's time.
+
+    Returns:
+        About the seconds that measuring takes; 0 where the preset does not fit.
+    """
     with suppress(InputError, ModelError, NonFiniteLossError):  # its short run says so
-        make_trainer(config, stores.open(config.data), accelerator).train_step(0)
+        store = stores.open(config.data)
+        trainer = make_trainer(config, store, accelerator)
+        trainer.train_step(0)
+        with trainer.exportable() as trainable:
+            _measured(trainable, store.images, probe)
+            began = time.perf_counter()
+            _measured(trainable, store.images, probe)
+            return time.perf_counter() - began
+    return 0.0
 
 
 def _trained(
@@ -153,6 +173,7 @@ def _trained(
     accelerator: Accelerator,
     *,
     before: ShortRun | None,
+    measuring: float,
     begin: float,
     seconds: float,
     stop: StopRequest,
@@ -172,10 +193,9 @@ def _trained(
     trainer = make_trainer(config, store, accelerator, learned=learned)
     total = trainer.total_steps
     if before is None:
-        each, measuring = _timed(trainer, store.images, probe)
+        each = _seconds_of_a_step(trainer)
     else:
-        each = config.batch_size / before.images_per_second
-        measuring = before.measuring_seconds
+        each, measuring = config.batch_size / before.images_per_second, before.measuring_seconds
     left = seconds - (time.perf_counter() - begin) - measuring
     steps = min(total, max(_LEAST_STEPS, int(left / each)))
     trainer = make_trainer(config, store, accelerator, learned=learned, total_steps=steps)
@@ -202,20 +222,14 @@ def _trained(
     }
 
 
-def _timed(
-    trainer: Trainer, images: ImageRows, probe: CrossValidatedProbe | None
-) -> tuple[float, float]:
-    """Return the seconds that a step and measuring take, after the first step, which is slower."""
+def _seconds_of_a_step(trainer: Trainer) -> float:
+    """Return how long a step takes, after the first one, which is slower."""
     steps = min(_TIMED_STEPS, trainer.total_steps - 1)
     trainer.train_step(0, measure=False)
     began = time.perf_counter()
     for step in range(1, 1 + steps):
         trainer.train_step(step, measure=False)
-    each = (time.perf_counter() - began) / max(1, steps)
-    began = time.perf_counter()
-    with trainer.exportable() as trainable:
-        _measured(trainable, images, probe)
-    return each, time.perf_counter() - began
+    return (time.perf_counter() - began) / max(1, steps)
 
 
 @torch.no_grad()
