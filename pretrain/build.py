@@ -132,19 +132,27 @@ def _combined(
     targets: Targets | None,
     count: int | None,
 ) -> Combined:
+    if config.compute.distribution == "fsdp2":
+        raise InputError(
+            "compute.distribution: found 'fsdp2' with objective.kind 'combined', whose parts share "
+            "whole weights; use 'ddp'"
+        )
     encoder = encoder_for(config, images)
     parts = {}
     for name, part in objective.parts.items():
         own: dict[str, Any] = {"objective": part.objective, "seed": derive_seed(config.seed, name)}
         if isinstance(part.objective, TaskConfig | MaskedConfig):
             own["decoder"] = MirrorDecoderConfig()  # the config's is for those that restore images
-        parts[name] = build_objective(
-            config.model_copy(update=own),
-            images,
-            targets.part(name) if targets is not None else None,
-            encoder=encoder,
-            count=count,
-        )
+        try:
+            parts[name] = build_objective(
+                config.model_copy(update=own),
+                images,
+                targets.part(name) if targets is not None else None,
+                encoder=encoder,
+                count=count,
+            )
+        except InputError as error:
+            raise InputError(f"objective.parts.{name}: {error}") from None
     return Combined(objective, encoder, parts, config.optimizer, config.stage_rates)
 
 

@@ -11,6 +11,7 @@ from pretrain.held_out import Rows, split_rows
 from pretrain.labels import LabelsConfig, label_targets
 from pretrain.supervised import SupervisedConfig, class_targets
 from pretrain.targets import Targets, all_of
+from training.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,14 @@ def _targets(
             cache = Path(config.runs_dir, ".cache", "labels")
             return label_targets(objective, store, config.data.shards, cache)
         case CombinedConfig():
-            parts = {
-                name: targets
-                for name, part in objective.parts.items()
-                if (targets := _targets(part.objective, store, config)) is not None
-            }
+            parts = {}
+            for name, part in objective.parts.items():
+                try:
+                    targets = _targets(part.objective, store, config)
+                except InputError as error:
+                    raise InputError(f"objective.parts.{name}: {error}") from None
+                if targets is not None:
+                    parts[name] = targets
             return all_of(parts)
         case _:
             return None

@@ -135,6 +135,14 @@ def test_a_combined_run_resumes_exactly(
         ({"parts": {"a": {"objective": {"kind": "gan"}}}}, ["parts.a", "gan", "autoencoder"]),
         ({"parts": {"a": {"objective": {"kind": "combined"}}}}, ["parts.a", "combined"]),
         ({"parts": {}}, ["objective.parts"]),
+        (
+            {"parts": {"a": {"objective": {"kind": "supervised", "classes": [1, 44]}}}},
+            ["objective.parts.a: objective.classes: found 44"],
+        ),
+        (
+            {"parts": {"a": {"objective": {"kind": "masked", "cell": 3}}}},
+            ["objective.parts.a: objective.cell: found 3"],
+        ),
         ({"parts": {"a.b": {}}}, ["objective.parts"]),
         (
             {"weighting": "uncertainty", "parts": {"a": {"objective": {"kind": "variational"}}}},
