@@ -10,11 +10,14 @@ from models.decoders import DecoderConfig, MirrorDecoderConfig
 from models.encoders import ConvEncoderConfig, EncoderConfig
 from pretrain.adversarial_autoencoder import AdversarialAutoencoderConfig
 from pretrain.autoencoder import AutoencoderConfig
+from pretrain.combined import CombinedConfig
 from pretrain.gan import GanConfig
+from pretrain.labels import LabelsConfig
 from pretrain.layer_rbm import RbmConfig
 from pretrain.masked import MaskedConfig
 from pretrain.probe import ProbeConfig
 from pretrain.stacked import StackedConfig
+from pretrain.supervised import SupervisedConfig
 from pretrain.task_clusters import ClustersConfig
 from pretrain.task_colourization import ColourizationConfig
 from pretrain.task_contrast import ContrastTaskConfig
@@ -52,6 +55,9 @@ ObjectiveConfig = Annotated[
     | GanConfig
     | VaeGanConfig
     | AdversarialAutoencoderConfig
+    | SupervisedConfig
+    | LabelsConfig
+    | CombinedConfig
     | RotationTaskConfig
     | RelativePositionConfig
     | JigsawConfig
@@ -67,7 +73,7 @@ ObjectiveConfig = Annotated[
 
 
 class DataConfig(ReadingConfig):
-    """Which images to learn from; labels in the shards are not read."""
+    """Which images to learn from; their labels are read by objectives that learn them alone."""
 
     shards: str | tuple[str, ...] = Field(
         description="WebDataset tars: a path, a glob or braces such as train-{000000..000007}.tar"
@@ -100,6 +106,10 @@ class PretrainConfig(BaseModel):
     batch_size: int = Field(256, ge=1, description="images per step, over all ranks")
     data: DataConfig
     encoder: EncoderConfig = ConvEncoderConfig()
+    start: str | None = Field(
+        None,
+        description="encoder.safetensors with whose weights the encoder begins; null: fresh ones",
+    )
     decoder: DecoderConfig = MirrorDecoderConfig()
     objective: ObjectiveConfig = AutoencoderConfig()
     # A short memory of squared gradients: 0.999 gave features 1 to 2 points worse in as many steps.
