@@ -11,8 +11,9 @@ packed into shards in a temporary folder. In turn, for several rounds:
 - ours: `Batches` of images in mode indexed, with one thread and with two.
 
 All give uint8 batches [B, 3, 224, 224], shuffled. Then 64 pixels from images of 500: ours, which
-decodes at a reduced scale, beside a whole decoding and Pillow's resize. Prints tables; exits 1
-where a target is missed.
+decodes at a reduced scale, beside a whole decoding and Pillow's resize. Then images of 28 pixels
+that are held in memory: `Batches` beside torch's index_select, in the order of a randperm for each
+epoch. Prints tables; exits 1 where a target is missed.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ from torch import Tensor
 from benchmarks.comparison import Comparison, report
 from benchmarks.interleaved import WARMUP_STEPS, median_rates
 from data.batches import Batches
+from data.cores import available_cores
 from data.indexed import IndexedImages
 from data.shard_index import open_index
-from data.store_build import available_cores
 
 BATCH, SHARDS = 64, 8
-OF_RAW, OF_WEBDATASET, OF_PILLOW, OF_WHOLE = 0.9, 1.7, 2.5, 4.0
+RESIDENT, RESIDENT_BATCH = 60_000, 1024
+OF_RAW, OF_WEBDATASET, OF_PILLOW, OF_WHOLE, OF_SELECT = 0.9, 1.7, 2.5, 4.0, 0.9
+_SELECT_STEPS = 2000
 _QUALITY = 85
 _WORKERS = (0, 1, 2)
 
@@ -98,6 +101,13 @@ def webdataset_batches(
     return iter(wds.WebLoader(dataset, batch_size=None, num_workers=workers))
 
 
+def _next(batches: Iterator[Tensor]) -> Callable[[], None]:
+    def step() -> None:
+        next(batches)
+
+    return step
+
+
 def our_batches(shards: list[Path], threads: int, size: int | None = None) -> Callable[[], None]:
     """Return a function that asks for the next batch."""
     images = IndexedImages(
@@ -129,6 +139,24 @@ def _whole_then_resized(images: list[bytes], size: int) -> Callable[[], None]:
     return step
 
 
+def _resident() -> dict[str, Callable[[], None]]:
+    """Ways to batches of images in memory: torch's own, and ours."""
+    images = torch.randint(256, (RESIDENT, 1, 28, 28), dtype=torch.uint8)
+    batches = Batches(images, batch_size=RESIDENT_BATCH, seed=0)
+    steps = iter(range(10**9))
+
+    def selected() -> Iterator[Tensor]:
+        flat = images.flatten(1)
+        while True:
+            for rows in torch.randperm(RESIDENT).split(RESIDENT_BATCH):
+                yield flat.index_select(0, rows).view(-1, 1, 28, 28)
+
+    return {
+        "28 pixels in memory, index_select": _next(selected()),
+        "28 pixels in memory, ours": lambda: batches.batch(next(steps)) and None,
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=2000)
@@ -148,13 +176,14 @@ def main() -> int:
         for name, decode in (("simplejpeg", _by_simplejpeg), ("Pillow", _by_pillow)):
             for workers in _WORKERS:
                 batches = webdataset_batches(shards, decode, workers)
-                loops[f"webdataset, {name}, {workers} workers"] = lambda it=batches: (
-                    next(it) and None
-                )
+                loops[f"webdataset, {name}, {workers} workers"] = _next(batches)
         loops["64 of 500 pixels, decoded whole"] = _whole_then_resized(large, 64)
         loops["64 of 500 pixels, ours, 1 thread"] = our_batches(large_shards, 1, size=64)
         torch.set_num_threads(1)
         rates = median_rates(loops, rounds=args.rounds, steps=args.steps, batch_size=BATCH)
+        rates |= median_rates(
+            _resident(), rounds=args.rounds, steps=_SELECT_STEPS, batch_size=RESIDENT_BATCH
+        )
     best = {
         name: max(rates[f"webdataset, {name}, {workers} workers"] for workers in _WORKERS)
         for name in ("simplejpeg", "Pillow")
@@ -171,6 +200,12 @@ def main() -> int:
             Comparison("all cores, of webdataset + Pillow", best["Pillow"], ours, OF_PILLOW),
             Comparison(
                 "64 of 500 pixels", whole, rates["64 of 500 pixels, ours, 1 thread"], OF_WHOLE
+            ),
+            Comparison(
+                "28 pixels in memory, of index_select",
+                rates["28 pixels in memory, index_select"],
+                rates["28 pixels in memory, ours"],
+                OF_SELECT,
             ),
         ],
         "images per second",

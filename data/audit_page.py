@@ -123,4 +123,4 @@ def _sections(audit: Audit, kinds: list[tuple[str, str, str]]) -> list[dict[str,
 
 def _picture(image: Tensor, side: int) -> str:
     # Of images of other than one or three channels the first ones are shown.
-    return thumbnail(image[: 3 if len(image) >= 3 else 1].numpy(), side=side)
+    return thumbnail(image.numpy(), side=side)

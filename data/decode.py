@@ -4,16 +4,18 @@
 - Grey images have 1 channel, all others 3. Palettes are resolved, CMYK and other colour spaces
   become RGB, 16-bit values keep their upper 8 bits, transparent pixels are laid over white.
 - EXIF orientation is applied. Of an animation the first frame is taken.
-- A `.npy` is uint8, [H, W], [H, W, C] or [C, H, W] with 1 or 3 channels; objects are refused.
-- `channels` turns grey into three equal channels, or colour into luma. `size` crops the largest
-  square from the middle and scales it to `size`; a JPEG is decoded at the smallest reduced scale
-  that is still large enough.
+- A `.npy` is uint8 or uint16, [H, W], [H, W, C] or [C, H, W] with any number of channels; objects
+  are refused.
+- `channels` turns grey into three equal channels, or colour into luma; other numbers stay what they
+  are. `size` crops the largest square from the middle and scales it to `size`; a JPEG is decoded at
+  the smallest reduced scale that is still large enough.
 """
 
 import io
 import math
 import warnings
 from collections.abc import Sequence
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,8 @@ import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data.errors import DataError, cause
-from data.npy import channel_axis, read_npy_header, to_chw
+from data.jpeg_frame import read_frame
+from data.npy import PIXEL_TYPES, channel_axis, read_npy_header, to_chw, to_uint8
 
 MAX_PIXELS = 2**26
 SHARD_FORMATS = ("PNG", "JPEG", "WEBP")
@@ -29,10 +32,9 @@ SHARD_FORMATS = ("PNG", "JPEG", "WEBP")
 _GREY_MODES = {"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"}
 _TRANSPARENT_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 _EXIF_ORIENTATION = 0x0112
-_JPEG, _EXIF = b"\xff\xd8\xff", b"Exif\0\0"
-# It stands in the first segments, before the image.
-_EXIF_WITHIN = 2**18
+_JPEG = b"\xff\xd8\xff"
 _BAND_ROWS = 256
+_NO_SUCH_CHANNELS = "an image in {} cannot become one of {} channels; grey and colour can, 1 and 3"
 _MAX_SCANS = 100  # real progressive JPEGs have about ten
 
 # They name no file, and what matters of them ends as an error here.
@@ -55,22 +57,25 @@ def decode_image(
         data: the encoded image.
         suffix: its ending without a dot; only "npy" matters, other formats are recognized by
             their first bytes.
-        channels: 1 or 3; None keeps what the image has.
+        channels: 1 or 3, or the number that the image has; None keeps that.
         size: height and width of the result in pixels; None keeps the image's own.
         max_pixels: above this many pixels (width times height) the image is refused undecoded.
         formats: Pillow's names of the formats that may be read.
     Returns:
-        uint8 [C, H, W], contiguous.
+        uint8 [C, H, W], its channels last in memory or not.
     Raises:
         DataError: the image cannot be decoded, or is too large; without the image's name.
     """
     if suffix == "npy":
         return fit_image(_decode_npy(data, max_pixels), channels=channels, size=size)
     if data.startswith(_JPEG) and "JPEG" in formats:
-        _check_scans(data)
-        decoded = _decode_plain_jpeg(data, max_pixels, size)
-        if decoded is not None:
-            return fit_image(decoded, channels=channels, size=size)
+        frame = read_frame(data)
+        if frame.several_scans:
+            _check_scans(data)
+        if not frame.exif:
+            decoded = _decode_plain_jpeg(data, max_pixels, size)
+            if decoded is not None:
+                return fit_image(decoded, channels=channels, size=size)
     try:
         image = _open(data, max_pixels, formats)
         if size is not None:
@@ -85,13 +90,11 @@ def decode_image(
 def _decode_plain_jpeg(
     data: bytes, max_pixels: int, size: int | None
 ) -> npt.NDArray[np.uint8] | None:
-    """Decode a grey or YCbCr JPEG that needs no turning, uint8 [C, H, W]; None: any other.
+    """Decode a grey or YCbCr JPEG, uint8 [C, H, W], not turned by any EXIF; None: any other.
 
     The pixels are Pillow's, which takes twice as long; at a reduced scale any eighth will do, where
     Pillow has halves alone.
     """
-    if data.find(_EXIF, 0, _EXIF_WITHIN) >= 0:
-        return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
         if space not in ("Gray", "YCbCr"):
@@ -107,9 +110,7 @@ def _decode_plain_jpeg(
         raise
     except ValueError:
         return None  # damaged: Pillow says how
-    if space == "Gray":
-        return np.ascontiguousarray(pixels.reshape(1, *pixels.shape[:2]))
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return np.asarray(pixels.transpose(2, 0, 1))
 
 
 def fit_image(
@@ -119,6 +120,10 @@ def fit_image(
     same_size = size is None or image_CHW.shape[1:] == (size, size)
     if same_size and channels in (None, image_CHW.shape[0]):
         return image_CHW
+    if image_CHW.shape[0] not in (1, 3):
+        if channels not in (None, image_CHW.shape[0]):
+            raise DataError(_NO_SUCH_CHANNELS.format(f"{len(image_CHW)} channels", channels))
+        return np.concatenate([fit_image(plane[np.newaxis], size=size) for plane in image_CHW])
     grey = image_CHW.shape[0] == 1
     pixels = image_CHW[0] if grey else np.ascontiguousarray(image_CHW.transpose(1, 2, 0))
     return _to_array(Image.fromarray(pixels), channels, size)
@@ -153,6 +158,18 @@ def check_array_shape(shape: tuple[int, ...], max_pixels: int = MAX_PIXELS) -> N
     axis = channel_axis(shape)
     height, width = (n for i, n in enumerate(shape) if i != axis)
     _check_pixels(width, height, max_pixels)
+
+
+def npy_shape(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int, int]:
+    """Channels, height and width of an image in a `.npy`, from its header alone.
+
+    Raises:
+        DataError: it is none, or too large.
+    """
+    shape, _, _ = _npy_header(io.BytesIO(data), max_pixels)
+    axis = channel_axis(shape)
+    height, width = (n for i, n in enumerate(shape) if i != axis)
+    return 1 if axis is None else shape[axis], height, width
 
 
 def _open(data: bytes, max_pixels: int, formats: Sequence[str]) -> Image.Image:
@@ -192,6 +209,9 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_array(image: Image.Image, channels: int | None, size: int | None) -> npt.NDArray[np.uint8]:
     image = _to_grey_or_rgb(image)
+    if channels not in (None, 1, 3):
+        kind = "grey" if image.mode == "L" else "colour"
+        raise DataError(_NO_SUCH_CHANNELS.format(kind, channels))
     if channels is not None:
         image = image.convert("L" if channels == 1 else "RGB")
     if size is not None and image.size != (size, size):
@@ -200,10 +220,8 @@ def _to_array(image: Image.Image, channels: int | None, size: int | None) -> npt
         image = image.resize(
             (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
         )
-    array = np.asarray(image)
-    if array.ndim == 2:
-        return array[np.newaxis].copy()
-    return np.ascontiguousarray(array.transpose(2, 0, 1))
+    array = np.array(image)
+    return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
@@ -238,15 +256,19 @@ def _over_white(image: Image.Image) -> Image.Image:
     return opaque
 
 
+def _npy_header(file: IO[bytes], max_pixels: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    shape, fortran_order, dtype = read_npy_header(file)
+    if dtype not in PIXEL_TYPES:
+        raise DataError(f"npy of {dtype}; an image is uint8, or uint16, whose upper 8 bits count")
+    check_array_shape(shape, max_pixels)
+    return shape, fortran_order, dtype
+
+
 def _decode_npy(data: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:
     file = io.BytesIO(data)
-    shape, fortran_order, dtype = read_npy_header(file)
-    if dtype != np.uint8:
-        raise DataError(f"npy of {dtype}; an image is uint8")
-    check_array_shape(shape, max_pixels)
+    shape, fortran_order, dtype = _npy_header(file, max_pixels)
     pixels = data[file.tell() :]
-    if len(pixels) != math.prod(shape):
+    if len(pixels) != math.prod(shape) * dtype.itemsize:
         raise DataError(f"npy of shape {list(shape)} has {len(pixels)} bytes of pixels")
-    return to_chw(
-        np.frombuffer(pixels, np.uint8).reshape(shape, order="F" if fortran_order else "C")
-    )
+    values = np.frombuffer(pixels, dtype).reshape(shape, order="F" if fortran_order else "C")
+    return to_chw(to_uint8(values))

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from data.decode import MAX_PIXELS, decode_image
+from data.decode_ahead import MAX_AHEAD_PIXELS
 from data.errors import DataError
 from data.order import Order
-from data.store_build import MAX_AHEAD_PIXELS
 
 _ROWS_TOGETHER = 8
 

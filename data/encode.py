@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from data.errors import DataError, cause
+from data.npy import channel_axis
 
 Form = Literal["png", "jpeg", "webp"]
 SUFFIXES: dict[str, str] = {"png": "png", "jpeg": "jpg", "webp": "webp"}
@@ -29,26 +30,44 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How images are stored: `png` loses nothing; `jpeg` and `webp` have a quality of 1 to 100."""
+    """How images are stored: `png` loses nothing; `jpeg` and `webp` have a quality of 1 to 100.
+
+    Where there are neither 1 nor 3 channels, `png` stands for `.npy` files.
+    """
 
     form: Form
     quality: int
 
-    @property
-    def suffix(self) -> str:
-        """The ending of such files, without the dot."""
-        return SUFFIXES[self.form]
+    def suffix(self, channels: int) -> str:
+        """The ending of files of images with so many channels, without the dot."""
+        return SUFFIXES[self.form] if channels in (1, 3) else "npy"
 
-    def can_hold(self, image_CHW: npt.NDArray[np.uint8]) -> bool:
-        """Whether the number of channels stays what it is: WebP knows colour alone."""
-        return self.form != "webp" or image_CHW.shape[0] == 3
+    def why_not(self, image_CHW: npt.NDArray[np.uint8]) -> str | None:
+        """Why an image cannot be stored with its channels; None where it can."""
+        channels = len(image_CHW)
+        if channels not in (1, 3) and self.form != "png":
+            return f"{channels} channels, {self.form} holds 1 or 3; give --encode png"
+        if channels not in (1, 3) and not _is_read_as_chw(image_CHW.shape):
+            return (
+                f"an array of shape {list(image_CHW.shape)}, of which it could not be told again "
+                "which axis holds the channels; give --size, which makes it square"
+            )
+        if channels == 1 and self.form == "webp":
+            return (
+                "WebP has no grey images, it would become one in colour; give --encode png or jpeg"
+            )
+        return None
 
     def encode(self, image_CHW: npt.NDArray[np.uint8]) -> bytes:
-        """Encode uint8 [C, H, W] with 1 or 3 channels.
+        """Encode uint8 [C, H, W], of which `why_not` has nothing to say.
 
         Raises:
             DataError: such files cannot hold an image as large.
         """
+        if len(image_CHW) not in (1, 3):
+            array = io.BytesIO()
+            np.save(array, np.ascontiguousarray(image_CHW), allow_pickle=False)
+            return array.getvalue()
         pixels = image_CHW[0] if image_CHW.shape[0] == 1 else image_CHW.transpose(1, 2, 0)
         options: dict[str, Any] = {"quality": self.quality}
         if self.form == "png":
@@ -63,6 +82,13 @@ class Encoding:
                 f"{cause(error)}; give --encode png"
             ) from error
         return file.getvalue()
+
+
+def _is_read_as_chw(shape: tuple[int, ...]) -> bool:
+    try:
+        return channel_axis(shape) == 0
+    except DataError:
+        return False
 
 
 def encode_in_order(

@@ -1,198 +1,198 @@
-"""Getting full Fashion-MNIST: from its official address, else from Debian's package.
+"""Getting a known set: every file is checked by its published checksum before it is kept.
 
-Whatever the way, every file is checked before it is kept: the sha256 of its unpacked contents is
-known. (The packed bytes are not compared: Debian's package compresses the same contents anew.)
+A file is downloaded under a hidden name that stays after a kill, so that the next call goes on
+there. What an archive was unpacked to is noted beside it, so that it is known again.
 """
 
 import gzip
 import hashlib
+import json
 import os
 import shutil
-import subprocess
+import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from http.client import HTTPException
-from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 
-from data.bundled_sets import FASHION_MNIST
-from data.errors import DataError
-from data.sources import ABOUT_FILE
+from data.debian_package import unpack_debian
+from data.download import download
+from data.errors import DataError, cause
+from data.known_sets import Checksum, KnownSet
+from data.sources import ABOUT_FILE, file_sha256
 
-KnownFiles = Mapping[str, tuple[int, str]]
-"""Unpacked size in bytes and sha256 of the unpacked contents, by name."""
-
-FASHION_MNIST_FILES: KnownFiles = {
-    "train-images-idx3-ubyte.gz": (
-        47_040_016,
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    ),
-    "train-labels-idx1-ubyte.gz": (
-        60_008,
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    ),
-    "t10k-images-idx3-ubyte.gz": (
-        7_840_016,
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    ),
-    "t10k-labels-idx1-ubyte.gz": (
-        10_008,
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    ),
-}
-# One bucket: by https, and the website that the official README links to, which has only http.
-FASHION_MNIST_ADDRESSES = (
-    "https://fashion-mnist.s3.eu-central-1.amazonaws.com/",
-    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-)
-DEBIAN_PACKAGE = "dataset-fashion-mnist"
+UNPACKED_FILE = "unpacked.json"
+"""The checksums of what was unpacked from an archive, and that of the archive."""
 
 _CHUNK_BYTES = 2**20
-_MAX_DOWNLOAD_BYTES = 2**26
-_APT_SECONDS = 900
-_APT_OPTIONS = [
-    "Acquire::Retries=0",
-    "Acquire::http::Timeout=10",
-    "Acquire::https::Timeout=10",
-]
+
+Report = Callable[[str], None]
 
 
-def fetch_fashion_mnist(
+def fetch_set(
+    known: KnownSet,
     out: Path,
     *,
-    addresses: Sequence[str] = FASHION_MNIST_ADDRESSES,
-    debian_package: str | None = DEBIAN_PACKAGE,
-    files: KnownFiles = FASHION_MNIST_FILES,
-    timeout_seconds: float = 5.0,
-    report: Callable[[str], None] = lambda line: None,
+    timeout_seconds: float = 10.0,
+    report: Report = lambda line: None,
 ) -> None:
-    """Put the IDX files of Fashion-MNIST and an `about.json` into the folder `out`.
+    """Put the files of a set, unpacked where they are an archive, and an `about.json` into `out`.
 
     Files that are there already and are the right ones are kept.
 
     Args:
-        addresses: folders on the web, tried in turn; each ends with a slash.
-        debian_package: tried after them, where apt-get and dpkg are at hand; None leaves it out.
-        files: what is asked for, and how it is known to be right.
         timeout_seconds: how long an address may stay silent.
         report: called with one line per thing tried.
     Raises:
         DataError: no way worked; it says why, and what to do by hand.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if all(_problem(out / name, known) is None for name, known in files.items()):
-        report(f"{out}: all {len(files)} files are there")
-        _write_about(out)
-        return
-    ways: dict[str, Callable[[Path], None]] = {
-        address: partial(_download, address, files, timeout_seconds) for address in addresses
-    }
-    if debian_package is not None:
-        ways[f"Debian package {debian_package}"] = partial(_unpack_debian, debian_package, files)
+    missing = [name for name, sum_ in known.files.items() if not _is_there(known, out, name, sum_)]
+    if not missing:
+        report(f"{out}: all {len(known.members) or len(known.files)} files are there")
     failures: list[str] = []
-    for name, get in ways.items():
-        report(f"trying {name}")
-        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=out) as temporary:
-            folder = Path(temporary)
-            try:
-                get(folder)
-                for file, known in files.items():
-                    if (problem := _problem(folder / file, known)) is not None:
-                        raise DataError(f"{file}: {problem}")
-            except DataError as error:
-                report(f"  {error}")
-                failures.append(f"{name} ({error})")
-                continue
-            for file in files:
-                (folder / file).replace(out / file)
-        _write_about(out)
-        return
-    raise DataError(
-        f"fashion-mnist could not be had from {'; '.join(failures)}; put {', '.join(files)} of "
-        f"{FASHION_MNIST.source} into {out} and run this again"
-    )
-
-
-def _download(address: str, files: KnownFiles, timeout_seconds: float, folder: Path) -> None:
-    for name in files:
-        try:
-            with (
-                urlopen(address + name, timeout=timeout_seconds) as answer,
-                (folder / name).open("wb") as file,
-            ):
-                while chunk := answer.read(_CHUNK_BYTES):
-                    file.write(chunk)
-                    if file.tell() > _MAX_DOWNLOAD_BYTES:
-                        raise DataError(f"{name}: longer than {_MAX_DOWNLOAD_BYTES} bytes")
-        except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(error, HTTPError):
-                reason = f"HTTP status {error.code} ({reason})"
-            raise DataError(f"{name}: {reason}") from error
-
-
-def _unpack_debian(package: str, files: KnownFiles, folder: Path) -> None:
-    for program in ("apt-get", "dpkg"):
-        if shutil.which(program) is None:
-            raise DataError(f"there is no {program} here")
-    options = [word for option in _APT_OPTIONS for word in ("-o", option)]
-    _run(["apt-get", *options, "download", package], folder)
-    # Absolute, because dpkg runs in that folder.
-    archives = [path.resolve() for path in folder.glob("*.deb")]
-    if len(archives) != 1:
-        raise DataError(f"apt-get download left {len(archives)} packages")
-    unpacked = folder.resolve() / "unpacked"
-    _run(["dpkg", "-x", str(archives[0]), str(unpacked)], folder)
-    archives[0].unlink()
-    for name in files:
-        found = [path for path in unpacked.rglob(name) if path.is_file() and not path.is_symlink()]
-        if not found:
-            raise DataError(f"the package holds no {name}")
-        found[0].replace(folder / name)
-
-
-def _run(command: list[str], folder: Path) -> None:
-    try:
-        subprocess.run(
-            command,
-            cwd=folder,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=_APT_SECONDS,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "LC_ALL": "C"},
+    for address in known.addresses:
+        if missing:
+            report(f"trying {address}")
+            missing = _from_web(known, address, missing, out, timeout_seconds, report, failures)
+    if missing and known.debian_package is not None:
+        report(f"trying Debian package {known.debian_package}")
+        missing = _from_debian(known, known.debian_package, missing, out, report, failures)
+    if missing:
+        raise DataError(
+            f"{known.about.name} could not be had from {'; '.join(failures)}; put "
+            f"{', '.join(missing)} of {known.about.source} into {out} and run this again"
         )
-    except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.splitlines() if line.startswith("E:")]
-        said = (lines or error.stderr.splitlines() or ["it said nothing"])[0]
-        raise DataError(f"{command[0]} failed: {said}") from error
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"{command[0]} took more than {_APT_SECONDS} seconds") from error
+    for name in known.files:
+        if known.members and (out / name).exists():
+            report(f"unpacking {name}")
+            _unpack(known, out, name)
+    _write_about(known, out)
 
 
-def _problem(path: Path, known: tuple[int, str]) -> str | None:
-    """What is wrong with a file; None where its unpacked contents are the known ones."""
-    size, sha256 = known
+def problem(path: Path, checksum: Checksum) -> str | None:
+    """What is wrong with a file; None where it is the known one."""
     if not path.is_file():
         return "missing"
-    content, length = hashlib.sha256(), 0
+    content, length = hashlib.new(checksum.kind, usedforsecurity=False), 0
+    most = checksum.unpacked_bytes
     try:
-        with gzip.open(path) as file:
+        with path.open("rb") if most is None else gzip.open(path) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 content.update(chunk)
                 length += len(chunk)
-                if length > size:
-                    return f"unpacks to more than its {size} bytes"
+                if most is not None and length > most:
+                    return f"unpacks to more than its {most} bytes"
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         return f"does not unpack: {error}"
-    return None if content.hexdigest() == sha256 else "its sha256 is not the known one"
+    right = content.hexdigest() == checksum.digest
+    return None if right else f"its {checksum.kind} is not the known one"
 
 
-def _write_about(out: Path) -> None:
-    temporary = out / f".{ABOUT_FILE}.{os.getpid()}"
-    temporary.write_text(FASHION_MNIST.model_dump_json(indent=2) + "\n", "utf-8")
-    temporary.replace(out / ABOUT_FILE)
+def _is_there(known: KnownSet, out: Path, name: str, checksum: Checksum) -> bool:
+    if known.members and _unpacked_before(known, out, checksum):
+        return True
+    return problem(out / name, checksum) is None
+
+
+def _from_web(
+    known: KnownSet,
+    address: str,
+    names: list[str],
+    out: Path,
+    timeout_seconds: float,
+    report: Report,
+    failures: list[str],
+) -> list[str]:
+    """Get files from an address; return those that could not be had."""
+    missing = []
+    for name in names:
+        part = out / f".{name}.part"
+        resumed = part.exists()
+        try:
+            found = problem(part, known.files[name])
+            if found is not None:
+                download(address + name + known.query, part, timeout_seconds=timeout_seconds)
+                found = problem(part, known.files[name])
+            if found is not None and resumed:
+                # Of another version, or of another address: once more from its beginning.
+                part.unlink()
+                download(address + name + known.query, part, timeout_seconds=timeout_seconds)
+                found = problem(part, known.files[name])
+            if found is not None:
+                part.unlink()
+                raise DataError(found)
+        except DataError as error:
+            report(f"  {name}: {error}")
+            failures.append(f"{address} ({name}: {error})")
+            missing.append(name)
+            continue
+        part.replace(out / name)
+        report(f"  {name}: {known.files[name].kind} as it should be")
+    return missing
+
+
+def _from_debian(
+    known: KnownSet, package: str, names: list[str], out: Path, report: Report, failures: list[str]
+) -> list[str]:
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=out) as temporary:
+        try:
+            unpack_debian(package, names, Path(temporary))
+            for name in names:
+                if (found := problem(Path(temporary) / name, known.files[name])) is not None:
+                    raise DataError(f"{name}: {found}")
+        except DataError as error:
+            report(f"  {error}")
+            failures.append(f"Debian package {package} ({error})")
+            return names
+        for name in names:
+            (Path(temporary) / name).replace(out / name)
+    return []
+
+
+def _unpacked_before(known: KnownSet, out: Path, checksum: Checksum) -> bool:
+    """Whether the members of this archive are there, unchanged."""
+    try:
+        noted = json.loads((out / UNPACKED_FILE).read_bytes())
+        if noted["archive"] != checksum.digest:
+            return False
+        names = [PurePosixPath(member).name for member in known.members]
+        return all(file_sha256(out / name) == noted["files"][name] for name in names)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _unpack(known: KnownSet, out: Path, archive: str) -> None:
+    """Write the wanted members of a `.tar.gz` into `out`, flat, and remove it."""
+    wanted = {member: PurePosixPath(member).name for member in known.members}
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=out) as temporary:
+        hashes = {}
+        try:
+            with tarfile.open(out / archive, "r|gz") as tar:
+                for member in tar:
+                    name = wanted.get(member.name.removeprefix("./"))
+                    content = tar.extractfile(member) if name and member.isreg() else None
+                    if name is None or content is None:
+                        continue
+                    with (Path(temporary) / name).open("wb") as file:
+                        shutil.copyfileobj(content, file, _CHUNK_BYTES)
+                    hashes[name] = file_sha256(Path(temporary) / name)
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise DataError(f"{out / archive}: does not unpack: {cause(error)}") from error
+        if lacking := sorted(set(wanted.values()) - hashes.keys()):
+            raise DataError(f"{out / archive}: holds no {lacking[0]}")
+        for name in hashes:
+            (Path(temporary) / name).replace(out / name)
+    noted = {"archive": known.files[archive].digest, "files": hashes}
+    _write(out / UNPACKED_FILE, json.dumps(noted, indent=1))
+    (out / archive).unlink()
+
+
+def _write_about(known: KnownSet, out: Path) -> None:
+    _write(out / ABOUT_FILE, known.about.model_dump_json(indent=2))
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text + "\n", "utf-8")
+    temporary.replace(path)

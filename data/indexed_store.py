@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data.cores import available_cores
 from data.dataset import DatasetInfo
 from data.fingerprints import packed_fingerprint
 from data.indexed import IndexedImages
@@ -13,7 +14,6 @@ from data.shard_hashes import hash_shards
 from data.shard_index import open_index
 from data.shards import expand_shards
 from data.store import ReadingConfig, bad_samples_in_words, dataset_of, memory_of
-from data.store_build import available_cores
 
 
 @dataclass(frozen=True)

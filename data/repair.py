@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from data.errors import DataError
 from data.shard_writer import add_sample
 from data.shards import Sample, iter_samples
 from data.sources import file_sha256
+from data.tar_writer import TarWriter
 from data.verify import VerifyReport
 from data.whole_folder import hidden_folder, publish
 
@@ -103,12 +103,16 @@ def _write_shard(path: Path, samples: Iterator[Sample], add_image: Callable[[Sam
     if path.exists():
         raise DataError(f"{first.shard}: two shards have this name; repair one folder at a time")
     written = 0
-    # Others' keys may be longer than the older formats can hold.
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+    tar = TarWriter(path)
+    try:
         for sample in itertools.chain([first], samples):
             add_sample(tar, sample.key, sample.suffix, sample.image, sample.label)
             add_image(sample)
             written += 1
+    except BaseException:
+        tar.abandon()
+        raise
+    tar.close()
     return written
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,18 +32,20 @@ def read_exactly(file: Readable, size: int) -> bytes:
     return data
 
 
-def iter_rows(file: Readable, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield an array's rows, uint8 of `shape[1:]` each, from where the file stands.
+def iter_rows(
+    file: Readable, shape: tuple[int, ...], dtype: npt.DTypeLike = np.uint8
+) -> Iterator[npt.NDArray[Any]]:
+    """Yield an array's rows, of `shape[1:]` each, from where the file stands.
 
     Raises:
         EOFError: the file ends before the array does.
     """
-    row_bytes = math.prod(shape[1:])
+    row_bytes = math.prod(shape[1:]) * np.dtype(dtype).itemsize
     rows_at_once = max(1, _CHUNK_BYTES // row_bytes)
     for start in range(0, shape[0], rows_at_once):
         rows = min(rows_at_once, shape[0] - start)
         chunk = read_exactly(file, rows * row_bytes)
-        yield from np.frombuffer(chunk, np.uint8).reshape(rows, *shape[1:])
+        yield from np.frombuffer(chunk, dtype).reshape(rows, *shape[1:])
 
 
 def count_rows(path: Path, row_bytes: int, what: str) -> int:

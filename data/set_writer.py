@@ -21,9 +21,9 @@ from data.errors import DataError
 from data.finished_shards import FinishedShards
 from data.shard_size import ShardSize
 from data.shard_writer import ShardWriter
-from data.shards import Sample, iter_samples
-from data.sources import Source, UnreadableImage
-from data.split_share import falls_in_test
+from data.shards import MAX_MEMBER_BYTES, Sample, iter_samples
+from data.sources import Source, SourceImage, UnreadableImage
+from data.split_share import falls_in_test, groups_in_test
 
 OnBad = Literal["fatal", "skip"]
 
@@ -33,12 +33,13 @@ class WriteOptions:
     """How images are written.
 
     `encoding` is None where the original files' bytes are kept, `test_share` the share of the split
-    `train` that becomes `test`, or None.
+    `train` that becomes `test`, or None; with `group_copies` copies are on one side of it.
     """
 
     encoding: Encoding | None
     shard_size: ShardSize
     test_share: float | None
+    group_copies: bool
     on_bad: OnBad
     workers: int
 
@@ -47,6 +48,7 @@ class WriteOptions:
 class _Task:
     """One image on its way into a shard; `kept` is the sample that is there already."""
 
+    origin: str
     split: str
     key: str
     suffix: str
@@ -94,6 +96,7 @@ class _SetWriter:
         self._statistics = ChannelStatistics()
         self._measured = "train" if "train" in source.counts else next(iter(source.counts))
         self._shape: tuple[int, ...] | None = None
+        self._in_test: Iterator[bool] | None = None
         self._labeled = True
         self._counts: dict[str, int] = {}
         self._shards: dict[str, list[str]] = {}
@@ -140,6 +143,8 @@ class _SetWriter:
     def _write_split(self, split: str, targets: list[str]) -> None:
         """Write a split of the source into one or two of the set."""
         kept = {target: self._finished.samples(target) for target in targets}
+        if len(targets) > 1 and self._options.group_copies:
+            self._in_test = iter(self._grouped(split))
         self._counts |= dict.fromkeys(targets, 0)
         with contextlib.ExitStack() as stack:
             writers = {
@@ -173,36 +178,60 @@ class _SetWriter:
                     raise DataError(f"{item}; remove the file or give --on-bad skip")
                 self.left_out.append(item)
                 continue
-            self._shape = self._shape or item.image.shape
-            if item.image.shape != self._shape:
-                raise DataError(
-                    f"{item.origin}: [channels, height, width] {list(item.image.shape)}, "
-                    f"others have {list(self._shape)}; --size N makes all N x N"
-                )
+            self._check_shape(item)
             if options.encoding is None and item.original is None:
                 raise DataError(
                     f"{item.origin} cannot be kept as it is: it is no PNG, JPEG or WebP file, "
                     "or grey among colour images; give --encode png"
                 )
-            if options.encoding is not None and not options.encoding.can_hold(item.image):
-                raise DataError(
-                    f"{item.origin}: WebP has no grey images, it would become one in colour; give "
-                    "--encode png or jpeg"
-                )
-            target = split
-            if len(kept) > 1 and falls_in_test(item.name, options.test_share or 0.0):
-                target = "test"
+            reason = None if options.encoding is None else options.encoding.why_not(item.image)
+            if reason is not None:
+                raise DataError(f"{item.origin}: {reason}")
+            target = "test" if len(kept) > 1 and self._falls_in_test(item) else split
             number = self._counts[target]
             self._counts[target] += 1
             yield _Task(
+                origin=item.origin,
                 split=target,
                 key=f"{target}-{number:07d}",
-                suffix=item.suffix if options.encoding is None else options.encoding.suffix,
+                suffix=item.suffix
+                if options.encoding is None
+                else options.encoding.suffix(len(item.image)),
                 label=item.label,
                 image=item.image,
                 original=item.original if options.encoding is None else None,
                 kept=next(kept[target], None),
             )
+
+    def _check_shape(self, item: SourceImage) -> None:
+        self._shape = self._shape or item.image.shape
+        if item.image.shape != self._shape:
+            raise DataError(
+                f"{item.origin}: [channels, height, width] {list(item.image.shape)}, "
+                f"others have {list(self._shape)}; --size N makes all N x N"
+            )
+
+    def _falls_in_test(self, item: SourceImage) -> bool:
+        if self._in_test is not None:
+            return next(self._in_test)
+        return falls_in_test(item.name, self._options.test_share or 0.0)
+
+    def _grouped(self, split: str) -> list[bool]:
+        """Whether each image of a split that decodes is a test image, copies being together."""
+        from data.copy_groups import copy_groups  # it imports torch
+
+        names: list[str] = []
+
+        def images() -> Iterator[npt.NDArray[np.uint8]]:
+            for item in self._source.images(split):
+                if isinstance(item, UnreadableImage):
+                    continue
+                self._check_shape(item)
+                names.append(item.name)
+                yield item.image
+
+        groups = copy_groups(images())
+        return groups_in_test(names, groups, self._options.test_share or 0.0).tolist()
 
     def _stored(
         self, tasks: Iterator[_Task], writers: dict[str, ShardWriter]
@@ -224,6 +253,12 @@ class _SetWriter:
                 self._shard_counts[task.kept.shard.name] += 1
             else:
                 assert data is not None
+                if len(data) > MAX_MEMBER_BYTES:
+                    raise DataError(
+                        f"{task.origin}: {len(data):,} bytes as .{task.suffix}, more than the "
+                        f"{MAX_MEMBER_BYTES:,} of a sample that are read again; give --size, or "
+                        "--encode jpeg"
+                    )
                 writers[task.split].add(task.key, task.suffix, data, task.label)
                 self._shard_counts[writers[task.split].names[-1]] += 1
             yield task, decode_image(data, task.suffix) if pixels is None else pixels

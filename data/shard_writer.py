@@ -1,14 +1,11 @@
 """Writing shards: samples into numbered tar files whose bytes depend on the samples alone."""
 
-import io
-import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from data.shard_size import ShardSize
-
-_BLOCK = tarfile.BLOCKSIZE
+from data.tar_writer import BLOCK, RECORD, TarWriter
 
 
 def shard_name(split: str, number: int) -> str:
@@ -16,11 +13,10 @@ def shard_name(split: str, number: int) -> str:
     return f"{split}-{number:06d}.tar"
 
 
-def add_sample(
-    tar: tarfile.TarFile, key: str, suffix: str, image: bytes, label: int | None
-) -> None:
+def add_sample(tar: TarWriter, key: str, suffix: str, image: bytes, label: int | None) -> None:
     """Append `key.suffix`, and `key.cls` where there is a label."""
-    _add(tar, _members(key, suffix, image, label))
+    for name, data in _members(key, suffix, image, label):
+        tar.add(name, data)
 
 
 class ShardWriter:
@@ -42,14 +38,15 @@ class ShardWriter:
         self._split = split
         self._shard_size = shard_size
         self._in_shard = 0
-        self._tar: tarfile.TarFile | None = None
+        self._tar: TarWriter | None = None
 
     def add(self, key: str, suffix: str, image: bytes, label: int | None) -> None:
         """Append one sample, in the next shard where this one is full."""
         members = _members(key, suffix, image, label)
         if self._tar is None or self._is_full(self._tar, [data for _, data in members]):
             self._tar = self._open_next()
-        _add(self._tar, members)
+        for name, data in members:
+            self._tar.add(name, data)
         self._in_shard += 1
 
     def __enter__(self) -> "ShardWriter":
@@ -64,21 +61,21 @@ class ShardWriter:
         if error is None:
             self._finish()
         elif self._tar is not None:
-            self._tar.fileobj.close()  # without the end marker: the shard is not whole
+            self._tar.abandon()
 
-    def _is_full(self, tar: tarfile.TarFile, to_come: list[bytes]) -> bool:
+    def _is_full(self, tar: TarWriter, to_come: list[bytes]) -> bool:
         if self._shard_size.samples is not None:
             return self._in_shard == self._shard_size.samples
         assert self._shard_size.bytes is not None
-        blocks = sum(1 + -(-len(data) // _BLOCK) for data in to_come) + 2  # 2 end the archive
-        whole = -(-(tar.offset + blocks * _BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+        blocks = sum(1 + -(-len(data) // BLOCK) for data in to_come) + 2  # 2 end the archive
+        whole = -(-(tar.offset + blocks * BLOCK) // RECORD) * RECORD
         return whole > self._shard_size.bytes
 
-    def _open_next(self) -> tarfile.TarFile:
+    def _open_next(self) -> TarWriter:
         self._finish()
         self.names.append(shard_name(self._split, len(self.names)))
         self._in_shard = 0
-        return tarfile.open(self._folder / self.names[-1], "w", format=tarfile.USTAR_FORMAT)
+        return TarWriter(self._folder / self.names[-1])
 
     def _finish(self) -> None:
         if self._tar is not None:
@@ -89,10 +86,3 @@ class ShardWriter:
 def _members(key: str, suffix: str, image: bytes, label: int | None) -> list[tuple[str, bytes]]:
     cls = [] if label is None else [(f"{key}.cls", str(label).encode())]
     return [(f"{key}.{suffix}", image), *cls]
-
-
-def _add(tar: tarfile.TarFile, members: list[tuple[str, bytes]]) -> None:
-    for name, data in members:
-        info = tarfile.TarInfo(name)  # its time is 0 and its owner 0: nothing of this machine
-        info.size = len(data)
-        tar.addfile(info, io.BytesIO(data))

@@ -7,7 +7,7 @@ from data.bundled_sets import BUNDLED_SETS, open_bundled
 from data.errors import DataError
 from data.label_file import LabelFile
 from data.sources import Source
-from data.sources_arrays import NpzSource
+from data.sources_arrays import NpySource, NpzSource
 from data.sources_cifar import CifarSource, is_cifar_folder
 from data.sources_folder import ImageFolderSource
 from data.sources_idx import IdxSource, is_idx_folder
@@ -76,6 +76,7 @@ def _open_folder(folder: Path, size: int | None, labels: LabelFile | None) -> So
 
 
 _FILE_KINDS: dict[str, Callable[[Path, int | None, LabelFile | None], Source]] = {
+    ".npy": lambda path, size, labels: NpySource(path, size=size),
     ".npz": lambda path, size, labels: NpzSource(path, size=size),
     ".parquet": lambda path, size, labels: ParquetSource(path, size=size),
     ".zip": lambda path, size, labels: ZipSource(path, size=size, labels=labels),

@@ -1,4 +1,4 @@
-"""Images from an `.npz`: arrays of pixels, streamed out of the archive without unpickling."""
+"""Images from an `.npz` or `.npy`: arrays of pixels, streamed from the file without unpickling."""
 
 import math
 import zipfile
@@ -11,9 +11,16 @@ import numpy.typing as npt
 
 from data.decode import check_array_shape, fit_image
 from data.errors import DataError, cause, printable
-from data.npy import read_npy_header, to_chw
+from data.npy import PIXEL_TYPES, read_npy_header, to_chw, to_uint8
 from data.rows import iter_rows, read_exactly
-from data.sources import MAX_LABELS, About, SourceImage, class_names, file_sha256
+from data.sources import (
+    MAX_LABELS,
+    About,
+    SourceImage,
+    class_names,
+    file_sha256,
+    read_about,
+)
 
 _MAX_NAMED = 8
 _LAYOUTS = (
@@ -27,16 +34,79 @@ _LAYOUTS = (
 )
 
 
+def shape_of_images(file: IO[bytes], size: int, where: str) -> tuple[int, ...]:
+    """Read the header of a `.npy` of images and return its shape, [N, ...].
+
+    Args:
+        size: of the whole file, in bytes.
+        where: what to call it in messages.
+    Raises:
+        DataError: it holds something else.
+    """
+    try:
+        shape, fortran_order, dtype = read_npy_header(file)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    if dtype not in PIXEL_TYPES:
+        raise DataError(
+            f"{where} is {dtype}; images are uint8, from 0 to 255, or uint16, whose upper 8 bits "
+            "are kept"
+        )
+    if fortran_order:
+        raise DataError(f"{where} is in Fortran order; save np.ascontiguousarray(images)")
+    if len(shape) < 3 or math.prod(shape) == 0:
+        raise DataError(f"{where} has shape {list(shape)}; images are [N, H, W] or [N, H, W, C]")
+    try:
+        check_array_shape(shape[1:])
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    if (rest := size - file.tell()) != math.prod(shape) * dtype.itemsize:
+        raise DataError(f"{where} has shape {list(shape)}, but {rest} bytes of pixels")
+    return shape
+
+
+def images_of_array(file: IO[bytes], *, size: int | None) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the images of a `.npy` that `shape_of_images` has found good, uint8 [C, H, W]."""
+    shape, _, dtype = read_npy_header(file)
+    for pixels in iter_rows(file, shape, dtype):
+        yield fit_image(to_chw(to_uint8(pixels)), size=size)
+
+
+class NpySource:
+    """An `.npy`: images without labels, as an array like those of an `.npz`, the split `train`."""
+
+    classes: list[str] | None = None
+
+    def __init__(self, path: Path, *, size: int | None = None) -> None:
+        about = read_about(path.parent)
+        self._path, self._size = path, size
+        self.digest = file_sha256(path)
+        self.name = about.name or path.stem
+        self.source = about.source or path.name
+        self.licence = about.licence
+        with path.open("rb") as file:
+            shape = shape_of_images(file, path.stat().st_size, str(path))
+        self.counts = {"train": shape[0]}
+
+    def images(self, split: str) -> Iterator[SourceImage]:
+        """Stream the array in its order."""
+        with self._path.open("rb") as file:
+            for row, image in enumerate(images_of_array(file, size=self._size)):
+                yield SourceImage(f"{self._path}[{row}]", str(row), None, image)
+
+
 class NpzSource:
     """`x_train, y_train, x_test, y_test`, MedMNIST's arrays, or `images` with optional `labels`.
 
     MedMNIST's are `train_images, train_labels` and so on, of which `val_…` are the split `val`.
-    Images are uint8 [N, H, W], [N, H, W, C] or [N, C, H, W]; labels are integers [N] or [N, 1].
-    Labels and all but the training arrays may be left out.
+    Images are uint8 or uint16, whose upper 8 bits are kept, [N, H, W], [N, H, W, C] or
+    [N, C, H, W]; labels are integers [N] or [N, 1].
+    Labels and all but the training arrays may be left out. Class names, licence and source come
+    from an `about.json` beside the file, if any.
     """
 
     def __init__(self, path: Path, *, size: int | None = None, about: About | None = None) -> None:
-        about = about or About()
+        about = about or read_about(path.parent)
         self._path = path
         self._size = size
         self.digest = file_sha256(path)
@@ -68,13 +138,12 @@ class NpzSource:
         labels = self._labels.get(split)
         try:
             with zipfile.ZipFile(self._path) as archive, archive.open(f"{name}.npy") as file:
-                shape, _, _ = self._header(file, name)
-                for row, pixels in enumerate(iter_rows(file, shape)):
+                for row, image in enumerate(images_of_array(file, size=self._size)):
                     yield SourceImage(
                         origin=f"{self._path}: {name}[{row}]",
                         name=f"{name} {row}",
                         label=None if labels is None else int(labels[row]),
-                        image=fit_image(to_chw(pixels), size=self._size),
+                        image=image,
                     )
         except DataError:
             raise
@@ -104,25 +173,9 @@ class NpzSource:
             raise DataError(f"{self._path}: {name}: {error}") from error
 
     def _image_shape(self, archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
-        where = f"{self._path}: {name}"
+        size = archive.getinfo(f"{name}.npy").file_size
         with archive.open(f"{name}.npy") as file:
-            shape, fortran_order, dtype = self._header(file, name)
-            rest = archive.getinfo(f"{name}.npy").file_size - file.tell()
-        if dtype != np.uint8:
-            raise DataError(f"{where} is {dtype}; images are uint8, from 0 to 255")
-        if fortran_order:
-            raise DataError(f"{where} is in Fortran order; save np.ascontiguousarray(images)")
-        if len(shape) < 3 or math.prod(shape) == 0:
-            raise DataError(
-                f"{where} has shape {list(shape)}; images are [N, H, W] or [N, H, W, C]"
-            )
-        try:
-            check_array_shape(shape[1:])
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from error
-        if rest != math.prod(shape):
-            raise DataError(f"{where} has shape {list(shape)}, but {rest} bytes of pixels")
-        return shape
+            return shape_of_images(file, size, f"{self._path}: {name}")
 
     def _read_labels(
         self, archive: zipfile.ZipFile, name: str, count: int

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from data.dataset import DatasetInfo, read_dataset_info
 from data.errors import DataError
+from data.npy import channels_in_words
 from data.shard_hashes import hash_shards
 from data.shards import BadSample, expand_shards
 from data.store_build import (
@@ -79,7 +80,9 @@ class ReadingConfig(BaseModel):
         0.01, ge=0, le=1, description="largest share of bad samples that `skip` puts up with"
     )
     channels: int | None = Field(
-        None, ge=1, description="1 for grey, 3 for colour; null: as dataset.json says"
+        None,
+        ge=1,
+        description="1 for grey, 3 for colour, or the number that images have; null: that",
     )
     size: int | None = Field(
         None, ge=1, description="side in pixels to scale and crop to; null: as dataset.json says"
@@ -115,18 +118,21 @@ def open_store(
         shards: paths or patterns, as for `expand_shards`.
         on_bad: "fatal" ends at bad samples; "skip" leaves them out with a warning on stderr.
         max_bad_share: largest share of samples that may be left out, in [0, 1].
-        channels: 1 or 3: convert to grey or colour; None keeps what the images have.
+        channels: 1 or 3: convert to grey or colour; None keeps what the images have, which other
+            numbers have to be.
         size: scale and crop to a square of this many pixels; None keeps the images' size.
     Raises:
         DataError: no such shards, a shard without images, bad samples (the first is named),
             images of different shapes, a label without a class, or no place to write.
     """
-    if channels not in (None, 1, 3):
-        raise DataError(f"data.channels must be 1 or 3, got {channels}")
+    if channels is not None and channels < 1:
+        raise DataError(f"data.channels must be 1 or more, got {channels}")
     if size is not None and size < 1:
         raise DataError(f"data.size must be 1 or more, got {size}")
     paths = expand_shards(shards)
     info = dataset_of(paths)
+    if info is not None:
+        _check_channels(channels, info.image_shape[0])
     folder = _find_or_build(paths, channels, size, _count(paths, info))
     store = _open(folder, paths, info)
     _check_labels(store, paths)
@@ -135,6 +141,15 @@ def open_store(
         said = bad_samples_in_words(store.bad, total, on_bad, max_bad_share)
         print(f"warning: {said}", file=sys.stderr)
     return store
+
+
+def _check_channels(wanted: int | None, found: int) -> None:
+    if wanted in (None, found) or {wanted, found} == {1, 3}:
+        return
+    raise DataError(
+        f"data.channels must be {'1 or 3' if found in (1, 3) else found} for images in "
+        f"{channels_in_words(found)}, got {wanted}"
+    )
 
 
 def expected_count(shards: Sequence[Path]) -> int | None:

@@ -7,23 +7,19 @@ under a temporary name and renamed, so that a store is either whole or not there
 
 import array
 import contextlib
-import os
 import shutil
-import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from data.dataset import ContentHash
-from data.decode import MAX_PIXELS, decode_image
+from data.decode import decode_image
+from data.decode_ahead import Image, decode_ahead
 from data.errors import DataError
 from data.progress import Progress
 from data.shards import IMAGE_SUFFIXES, BadSample, Sample, iter_samples
@@ -36,15 +32,8 @@ IMAGES_FILE, LABELS_FILE, KEYS_FILE, RECORD_FILE = (
 )
 STORE_FORMAT = 2
 NO_LABEL = -1
-MAX_AHEAD_PIXELS = 2**24
-"""Larger images are decoded one at a time, as they take much memory."""
-
-_MAX_WORKERS = 8
-_CHUNK_SAMPLES = 64
-_CHUNK_BYTES = 8 * 2**20
 _LEFTOVER_SECONDS = 24 * 3600
 
-Image = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int]
 
 
@@ -145,7 +134,7 @@ def _fill(
             shape = shape or _shape(image)
             _check_shape(sample, _shape(image), shape, channels, size)
             content.add("", sample.key, sample.label, image)
-            images_file.write(image.data)
+            images_file.write(np.ascontiguousarray(image).data)
             keys_file.write(sample.key + "\n")
             labels.append(NO_LABEL if sample.label is None else sample.label)
     if shape is None:
@@ -204,32 +193,10 @@ def _samples(shards: Sequence[Path]) -> Iterator[Sample | BadSample]:
             )
 
 
-Decoded = tuple[Sample | BadSample, Image | str | None]
-
-
-def _decode(
-    sample: Sample | BadSample,
-    channels: int | None,
-    size: int | None,
-    max_pixels: int = MAX_PIXELS,
-) -> Decoded:
-    """The sample with its image, or with the reason why there is none."""
-    if isinstance(sample, BadSample):
-        return sample, None
-    try:
-        return sample, decode_image(
-            sample.image, sample.suffix, channels=channels, size=size, max_pixels=max_pixels
-        )
-    except DataError as error:
-        return sample, str(error)
-
-
-def decode_all(shards: Sequence[Path], channels: int | None, size: int | None) -> Iterator[Decoded]:
-    """Decode all samples of `shards`, in order, with a bounded number of images in flight.
-
-    A few threads decode ahead of what is taken. Images above 2^24 pixels, and without a size those
-    larger than the first, they leave to the caller's thread, one at a time, so that no shard can
-    fill the memory.
+def decode_all(
+    shards: Sequence[Path], channels: int | None, size: int | None
+) -> Iterator[tuple[Sample | BadSample, Image | str | None]]:
+    """Decode all samples of `shards`, in order, by `decode_ahead`.
 
     Yields:
         Each sample with its image, uint8 [C, H, W], or with the reason why there is none, which
@@ -237,59 +204,15 @@ def decode_all(shards: Sequence[Path], channels: int | None, size: int | None) -
     Raises:
         DataError: a shard that cannot be opened, or without images.
     """
-    samples = _samples(shards)
-    chunk_samples = 1
-    ahead_pixels = MAX_AHEAD_PIXELS
-    # The first image tells how large images are, and so how many make a chunk.
-    for sample in samples:
-        decoded = _decode(sample, channels, size)
-        yield decoded
-        if isinstance(decoded[1], np.ndarray):
-            chunk_samples = max(1, min(_CHUNK_SAMPLES, _CHUNK_BYTES // decoded[1].nbytes))
-            if size is None:
-                pixels = max(decoded[1][0].size, _CHUNK_BYTES // _CHUNK_SAMPLES)
-                ahead_pixels = min(ahead_pixels, pixels)
-            break
 
-    def decode_chunk(chunk: list[Sample | BadSample]) -> list[Decoded]:
-        return [_decode(sample, channels, size, ahead_pixels) for sample in chunk]
+    def decode(sample: Sample | BadSample, max_pixels: int) -> Image | None:
+        if isinstance(sample, BadSample):
+            return None
+        return decode_image(
+            sample.image, sample.suffix, channels=channels, size=size, max_pixels=max_pixels
+        )
 
-    def finish(chunk: list[Decoded]) -> Iterator[Decoded]:
-        for sample, image in chunk:
-            if isinstance(image, str):  # too large to be decoded ahead, or bad
-                yield _decode(sample, channels, size)
-            else:
-                yield sample, image
+    def encoded_bytes(sample: Sample | BadSample) -> int:
+        return len(sample.image) if isinstance(sample, Sample) else 0
 
-    workers = min(_MAX_WORKERS, available_cores())
-    pool = ThreadPoolExecutor(workers)
-    pending: deque[Future[list[Decoded]]] = deque()
-    try:
-        for chunk in _chunks(samples, chunk_samples):
-            pending.append(pool.submit(decode_chunk, chunk))
-            if len(pending) > 2 * workers:
-                yield from finish(pending.popleft().result())
-        while pending:
-            yield from finish(pending.popleft().result())
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def available_cores() -> int:
-    """How many CPU cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _chunks(samples: Iterator[Sample | BadSample], most: int) -> Iterator[list[Sample | BadSample]]:
-    chunk: list[Sample | BadSample] = []
-    encoded_bytes = 0
-    for sample in samples:
-        chunk.append(sample)
-        encoded_bytes += len(sample.image) if isinstance(sample, Sample) else 0
-        if len(chunk) >= most or encoded_bytes >= _CHUNK_BYTES:
-            yield chunk
-            chunk, encoded_bytes = [], 0
-    if chunk:
-        yield chunk
+    return decode_ahead(_samples(shards), decode, encoded_bytes, one_size=size is not None)

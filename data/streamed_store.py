@@ -12,6 +12,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, field_validator
 
+from data.cores import available_cores
 from data.dataset import DATASET_FILE, DatasetInfo, parse_dataset_info
 from data.errors import DataError
 from data.fingerprints import packed_fingerprint
@@ -23,7 +24,6 @@ from data.shard_counts import Counts, counted, listed_counts
 from data.shard_places import Place, beside, expand_places, label_of, name_of
 from data.shard_size import parse_bytes
 from data.store import ReadingConfig, dataset_of
-from data.store_build import available_cores
 from data.stream_order import StreamOrder
 from data.streamed import StreamedImages
 

@@ -1,7 +1,6 @@
 """Checking packed shards: every sample is read and decoded, every bad one is named."""
 
 import multiprocessing
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from data.cores import available_cores
 from data.dataset import DATASET_FILE, ContentHash, DatasetInfo, read_dataset_info
 from data.decode import decode_image
 from data.errors import DataError
 from data.shards import BadSample, Sample, expand_shards, iter_samples
 from data.sources import file_sha256
-from data.store_build import available_cores
+from data.target_splits import shards_by_name
 
-_SHARD_NUMBER = re.compile(r"[-_.]?\d+$")
 _WORKER_BYTES = 64 * 2**20  # what one process reads in the time in which another one starts
 
 
@@ -82,10 +81,7 @@ def verify(
         raise DataError(f"{folders[0]}: a folder is checked alone; give one folder, or only files")
     if folders:
         return _verify_folder(folders[0], workers, on_bad, on_samples)
-    shards: dict[str, list[Path]] = {}
-    for path in expand_shards(list(targets)):
-        shards.setdefault(_SHARD_NUMBER.sub("", path.stem) or path.stem, []).append(path)
-    report = VerifyReport(info=None, shards=shards)
+    report = VerifyReport(info=None, shards=shards_by_name(expand_shards(list(targets))))
     _check(report, None, workers, on_bad, on_samples)
     return report
 

@@ -5,7 +5,6 @@ Shapes: B images at a time, C channels, H height, W width, F features.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -168,9 +167,8 @@ def _other_views(pixels: Tensor, config: FeaturesConfig) -> Iterator[Tensor]:
         seed = derive_seed(0, "features/views", number)
         drawn = augment.draw(1, torch.Generator().manual_seed(seed))
         # One change for all: drawn image by image, features would depend on an image's place.
-        values = {f.name: getattr(drawn, f.name).to(pixels.device) for f in fields(drawn)}
-        same = {name: v.expand(len(pixels), *v.shape[1:]) for name, v in values.items()}
-        yield augment.apply(pixels, AugmentParams(**same))
+        same = drawn.at(torch.zeros(len(pixels), dtype=torch.int64), pixels.device)
+        yield augment.apply(pixels, same)
 
 
 def _pooled(encoder: Encoder, pixels: Tensor, config: FeaturesConfig) -> Tensor:

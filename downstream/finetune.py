@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from data.augment import Augment
 from data.batches import Batches
+from data.label_mixing import Mixing
 from downstream.inputs import LabelledImages
 from downstream.recipes import Recipe
 from models.heads import Classifier
@@ -36,7 +37,7 @@ _PREDICTED_AT_ONCE = 500
 
 
 class SupervisedTraining(Trainable):
-    """The loss of a classifier on augmented images, held to where it began if asked.
+    """The loss of a classifier on augmented images, mixed and held to where it began if asked.
 
     Args:
         class_weights: [C], what a label of each class counts; 1 on average over the labels.
@@ -55,6 +56,7 @@ class SupervisedTraining(Trainable):
         self.classifier = classifier
         self.recipe = recipe
         self.augment = Augment(recipe.augment)
+        self._mixing = None if recipe.mixing.is_off else Mixing(recipe.mixing)
         self._class_weights = class_weights
         self._held = [
             (parameter, start[name])
@@ -80,17 +82,28 @@ class SupervisedTraining(Trainable):
         images = batch["images"].float().div_(255)
         params = self.augment.draw(draws.global_size, draws.generator("augment"))
         images = self.augment.apply(images, params.rows(draws.start, draws.stop))
-        scores, labels = self.classifier(images), batch["labels"]
-        losses = self.classifier.output.losses(
-            scores, labels, smoothing=self.recipe.label_smoothing
-        )
-        if self._class_weights is not None:
-            losses = losses * self._class_weights[labels]
+        labels = batch["labels"]
+        if self._mixing is None:
+            losses = self._row_losses(self.classifier(images), labels)
+        else:
+            drawn = self._mixing.draw(draws.global_size, draws.generator("mixing"))
+            mixed = self._mixing.apply(images, drawn.rows(draws.start, draws.stop))
+            scores = self.classifier(mixed.images)
+            # As with soft targets: losses are linear in them, squares of quantities but for a
+            # constant.
+            losses = mixed.own * self._row_losses(scores, labels)
+            losses = losses + (1 - mixed.own) * self._row_losses(scores, labels[mixed.partners])
         loss = losses.mean()
         if self._held:
             moved = torch.stack([(own - start).square().sum() for own, start in self._held]).sum()
             loss = loss + self.recipe.l2_sp / 2 * moved
         return loss, {}
+
+    def _row_losses(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of each row [B], weighted by its class."""
+        output = self.classifier.output
+        losses = output.losses(scores, labels, smoothing=self.recipe.label_smoothing)
+        return losses if self._class_weights is None else losses * self._class_weights[labels]
 
 
 @torch.no_grad()

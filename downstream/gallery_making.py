@@ -209,4 +209,4 @@ def _plane(features: Tensor) -> list[tuple[float, float]]:
 
 def _picture(image: Tensor) -> str:
     """An image [B, H, W] as a data URI; of other than one or three channels the first ones."""
-    return thumbnail(image[: 3 if len(image) >= 3 else 1].numpy(), side=_SIDE)
+    return thumbnail(image.numpy(), side=_SIDE)

@@ -7,7 +7,9 @@ from typing import Any
 from downstream.arms import Arm, is_pretrained
 from downstream.config import CurveConfig
 from downstream.recipes import FitConfig
-from downstream.wording import budgets_in_words
+from downstream.source_labels import study_source_labels
+from downstream.wording import budgets_in_words, joined
+from models.artifact import ArtifactHeader
 
 _BIBTEX = {
     "newell2020useful": """@inproceedings{newell2020useful,
@@ -77,14 +79,18 @@ class Methods:
     bibtex: str
 
 
-def methods(config: CurveConfig, environment: Mapping[str, Any]) -> Methods:
+def methods(
+    config: CurveConfig, environment: Mapping[str, Any], header: ArtifactHeader | None = None
+) -> Methods:
     """Describe how a study was made.
 
     Args:
         environment: its environment.json.
+        header: of the first encoder's artifact; None: it is no longer there.
     """
     sentences = [
         *_data(config, environment),
+        *_encoder(header),
         f"We compare {_joined([_arm_in_words(arm, config) for arm in config.arm_names])}.",
         *_training(config),
         "Every choice (regularization, early stopping, recipe) was made inside the labels of the "
@@ -110,8 +116,10 @@ def _data(config: CurveConfig, environment: Mapping[str, Any]) -> list[str]:
     name = train["dataset"] or "the data set"
     runs = f"{len(encoders)} pretraining runs" if len(encoders) > 1 else "one pretraining run"
     budgets = budgets_in_words(config.budgets)
+    told = study_source_labels(environment)
+    how = "without labels" if told is None else f"with {told},"
     sentences = [
-        f"Encoders were pretrained without labels on {images:,} images ({runs}).",
+        f"Encoders were pretrained {how} on {images:,} images ({runs}).",
         f"Of the {train['images']:,} training images of {name}, {budgets} were labelled, in "
         f"{config.draws} random draws; {_sampling(config)} Budgets are nested within a draw, all "
         f"arms see the same draws, and accuracy is that on the {test['images']:,} test images.",
@@ -121,6 +129,23 @@ def _data(config: CurveConfig, environment: Mapping[str, Any]) -> list[str]:
         share = f"{100 * config.label_noise:g}\\,\\%"
         sentences.append(f"In the training set {share} of the labels were replaced at random.")
     return sentences
+
+
+def _encoder(header: ArtifactHeader | None) -> list[str]:
+    """What the encoder is and how it was pretrained, where that is known."""
+    if header is None:
+        return []
+    shapes = joined(["$" + r" \times ".join(map(str, one.shape)) + "$" for one in header.stages])
+    outputs = "stages give" if len(header.stages) > 1 else "stage gives"
+    sentence = f"The encoder (`{header.spec.kind}`), whose {outputs} {shapes}, "
+    objective = header.config.get("objective")
+    if not isinstance(objective, dict):  # made elsewhere
+        return [f"{sentence}was pretrained elsewhere."]
+    sentence += f"was pretrained by the objective `{objective['kind']}`"
+    steps = header.metrics.get("steps")
+    if isinstance(steps, int):
+        sentence += f" for {steps:,} steps of {header.config['batch_size']} images"
+    return [f"{sentence}."]
 
 
 def _copies(config: CurveConfig, environment: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from data.augment import AugmentConfig
+from data.label_mixing import MixingConfig
 from training.stage_rates import StageRatesConfig
 
 Value = TypeVar("Value")
@@ -53,6 +54,9 @@ class Recipe(BaseModel):
     )
     batch_size: PositiveInt = 64
     augment: AugmentConfig = AugmentConfig(shift=0.12)
+    mixing: MixingConfig = Field(
+        MixingConfig(), description="augmented images mixed in pairs, labels in the same shares"
+    )
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     dropout: float = Field(0.3, ge=0, lt=1, description="on the features under the head")
     grid: PositiveInt = Field(4, description="side of the raster to which features are pooled")
@@ -75,6 +79,12 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"steps: found {self.steps}; a mapping needs the key 1, for the smallest budgets"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _mixes_pairs(self) -> "Recipe":
+        if self.batch_size == 1 and not self.mixing.is_off:
+            raise ValueError("found batch_size 1 with mixing, which needs pairs; take 2 or more")
         return self
 
     def steps_for(self, budget: int) -> int:

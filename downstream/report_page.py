@@ -34,6 +34,7 @@ from downstream.report_tables import (
     saving_lines,
 )
 from downstream.report_worth import cost_sentence, worth_sentences, worth_table
+from downstream.source_labels import study_source_labels
 from downstream.summary import scores_by_arm
 from pages.html import render
 from pages.pictures import data_uri
@@ -135,14 +136,17 @@ def _context(
         "classes": by_class is not None or "classes" in figures,
         "worth": worth is not None,
     }
-    headline, *rest = _SENTENCE_END.split(summary["verdict"])
+    first, *rest = _SENTENCE_END.split(summary["verdict"])
+    headline, _, elsewhere = first.removesuffix(".").partition("; ")
+    if elsewhere:
+        rest = [f"{elsewhere[0].upper()}{elsewhere[1:]}.", *rest]
     return {
         "light": LIGHT,
         "dark": DARK,
         "contents": [entry for entry in _CONTENTS if there.get(entry[0], True)],
         "name": summary["name"],
         "verdict": summary["verdict"],
-        "headline": headline,
+        "headline": f"{headline}.",
         "lead": " ".join(rest),
         "facts": _facts(study, encoders),
         "budget_columns": [f"{count(budget)} labels" for budget in budgets],
@@ -185,7 +189,9 @@ def _context(
         "classes": summary["classes"],
         "identity": identity(study, encoders),
         "versions": versions(study, encoders),
-        "methods": methods(study.config, study.environment),
+        "methods": methods(
+            study.config, study.environment, encoders[0].header if encoders else None
+        ),
         "commands": commands(study, encoders),
         "configs": configs(study, encoders),
         "version": study.environment["underlayer"],
@@ -212,11 +218,13 @@ def _facts(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str
     train, test = environment["data"]["train"], environment["data"]["test"]
     removed = environment["audit"]["test_images"] if study.config.data.remove_copies else 0
     pretrained = environment["encoders"]
+    told = study_source_labels(environment)
     seconds = [encoder.seconds for encoder in encoders if encoder.seconds is not None]
     facts = [
         ("Images", train["dataset"] or "unnamed"),
         ("Classes", count(len(study.summary["classes"]))),
         ("Pretrained on", f"{count(pretrained[0]['trained_on']['images'])} images"),
+        *([] if told is None else [("Labels of pretraining", count(told.count))]),
         ("Tested on", f"{count(test['images'] - removed)} images"),
         ("Draws", count(study.config.draws)),
         ("Pretraining runs", count(len(pretrained))),

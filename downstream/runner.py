@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol
 import torch
 from accelerate import Accelerator
 
-from data.store_build import available_cores
+from data.cores import available_cores
 from downstream.ranks import ALONE, Ranks
 from downstream.results import (
     PARTS,

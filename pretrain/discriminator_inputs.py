@@ -121,9 +121,22 @@ def leaks(config: DiscriminatorInputsConfig) -> Iterator[str]:
     augment = config.augment
     if augment.horizontal_flip:
         yield "horizontal_flip shows mirrored images as often as others"
+    if augment.vertical_flip:
+        yield "vertical_flip shows images upside down as often as others"
     if augment.rotation == 180:
         yield "rotation 180 shows every direction as often as any other"
-    if augment.brightness == 1 or augment.contrast == 1:
-        yield "brightness or contrast 1 fades images out"
+    if augment.colour_chance > _NO_LEAK_BELOW:
+        if augment.brightness == 1 or augment.contrast == 1:
+            yield "brightness or contrast 1 fades images out"
+        if augment.saturation == 1:
+            yield "saturation 1 fades colours out"
+        if augment.hue == 0.5:
+            yield "hue 0.5 shows every hue as often as any other"
+    if augment.grey == 1:
+        yield "grey 1 leaves no colours"
+    if augment.solarize == 1:
+        yield "solarize 1 makes different intensities equal"
     if augment.erasing == 1 and augment.erasing_area > 0.5:
         yield f"erasing 1 hides up to {augment.erasing_area:.0%} of every image"
+    if augment.cutout**2 > 0.5:
+        yield f"cutout {augment.cutout:g} hides up to {augment.cutout**2:.0%} of every image"

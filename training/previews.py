@@ -25,12 +25,16 @@ def grid_of(images: Tensor) -> Grid:
     """Return images as one picture, eight to a row, small ones enlarged by whole pixels.
 
     Args:
-        images: float [N, C, H, W] in [0, 1] (values outside are clipped), C of 1 or 3.
+        images: float [N, C, H, W] in [0, 1] (values outside are clipped); of more than three
+            channels the first three are shown, of two the first.
     Raises:
         ValueError: another shape.
     """
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
-        raise ValueError(f"pictures: got shape {tuple(images.shape)}, want [N, 1 or 3, H, W]")
+    from pages.pictures import channels_seen
+
+    if images.ndim != 4 or len(images) == 0:
+        raise ValueError(f"pictures: got shape {tuple(images.shape)}, want [N, C, H, W]")
+    images = images[:, : channels_seen(images.shape[1])]
     pixels = (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     factor = max(1, -(-_SMALLEST_SIDE // max(pixels.shape[2:])))
     pixels = pixels.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)

@@ -53,7 +53,7 @@ def test_the_bundled_file_is_small_and_the_one_its_papers_describe():
 
 def test_help_explains_each_command(tmp_path, capsys):
     overview = run_module("data", "--help", cwd=tmp_path).stdout
-    for command in ("pack", "verify", "audit", "fetch"):
+    for command in ("fetch", "pack", "verify", "ls", "show", "stats", "audit"):
         assert command in overview
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])

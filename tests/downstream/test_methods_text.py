@@ -6,6 +6,7 @@ import pytest
 
 from downstream.config import CurveConfig
 from downstream.methods_text import methods
+from models.artifact import read_artifact
 
 ENVIRONMENT = {
     "data": {
@@ -38,3 +39,15 @@ def test_the_paragraph_follows_the_config(changes, said, cited):
     keys = re.findall(r"\\cite\{(\w+)\}", found.paragraph)
     assert set(cited) <= set(keys)
     assert re.findall(r"^@\w+\{(\w+),", found.bibtex, re.M) == list(dict.fromkeys(keys))
+
+
+def test_the_paragraph_says_what_the_encoder_is_and_how_it_was_pretrained(encoders):
+    config = CurveConfig(name="x", encoder="e", data={"train": "train.tar", "test": "test.tar"})
+    known = read_artifact(encoders[0])
+    shapes = "$8 \\times 8 \\times 8$ and $16 \\times 4 \\times 4$"
+    elsewhere = methods(config, ENVIRONMENT, known).paragraph
+    assert f"(`conv`), whose stages give {shapes}, was pretrained elsewhere." in elsewhere
+    own = {"objective": {"kind": "autoencoder"}, "batch_size": 64}
+    known = known.model_copy(update={"config": own, "metrics": {"steps": 1500}})
+    said = methods(config, ENVIRONMENT, known).paragraph
+    assert "by the objective `autoencoder` for 1,500 steps of 64 images." in said
