@@ -58,7 +58,7 @@ class TaskConfig(BaseModel, ABC):
         """
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Return images uint8 [N, C, H, W] as the encoder is trained on them: as they are."""
+        """Return images uint8 [N, C, H, W], or a sample, as the encoder sees them: as they are."""
         return images
 
 

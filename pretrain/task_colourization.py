@@ -28,7 +28,8 @@ _LATTICE = 33
 # Wider than the bins' numbers are apart.
 _SPAN = 1000
 _AT_ONCE = 500
-# Channels that differ by less than a level of 8 bits, or as JPEG rounds them, are grey.
+_SAMPLE = 10_000
+# In 256 levels: rounding alone, as JPEG's, lets channels of a grey picture differ by less.
 _LEAST_COLOUR = 3
 # Of the means that are shown: between the mean of all bins' colours (1) and the likeliest one (0).
 _SHOWN_TEMPERATURE = 0.38
@@ -51,8 +52,8 @@ class ColourizationConfig(TaskConfig):
         2,
         ge=1,
         le=32,
-        description="places that are told along each side of a position of the "
-        "encoder's last stage",
+        description="places that are told along each side of a position of the encoder's last "
+        "stage",
     )
     hidden: int = Field(128, ge=1, le=65536, description="units of the head's hidden layer")
 
@@ -60,7 +61,7 @@ class ColourizationConfig(TaskConfig):
         return Colourization(self, setting)
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Return the greys of the images' lightness, in three channels.
+        """Return the greys of some images' lightness, in three channels.
 
         Raises:
             InputError: images without colours; one line.
@@ -71,6 +72,7 @@ class ColourizationConfig(TaskConfig):
                 f"objective.kind: found 'colourization' with images of {channels} "
                 "channel(s), which have no colours to tell; take images in colour (data.channels=3)"
             )
+        images = _some(images)
         spread = images.amax(1).int() - images.amin(1).int()
         if int(spread.max()) < _LEAST_COLOUR:
             raise InputError(
@@ -111,7 +113,9 @@ class Colourization(Task):
         centres = colour_bins(config.bin)
         # Not in the state dict: the config is their only source.
         self.register_buffer("centres", centres, persistent=False)
-        parts = [self._bins(to_float(part)).flatten() for part in setting.images.split(_AT_ONCE)]
+        parts = [
+            self._bins(to_float(part)).flatten() for part in _some(setting.images).split(_AT_ONCE)
+        ]
         shares = torch.cat(parts).bincount(minlength=len(centres)) / sum(map(len, parts))
         self.register_buffer("weights", rebalanced(shares, config.rebalance))
         self.score = Score("accuracy", chance=shares.max().item())
@@ -181,14 +185,20 @@ def rebalanced(shares: Tensor, rebalance: float) -> Tensor:
     """Return weights of bins that make rare ones count more, their mean over the pixels 1, [Q].
 
     The inverse of a mixture of the shares [Q], which sum to 1, and of equal ones (equation 4 of
-    the paper, where the mixture's weight is 0.5); of 0 for bins that no pixel has.
+    the paper, where the mixture's weight is 0.5).
 
     Args:
-        rebalance: share of the data's own distribution in the mixture: 0 leaves all weights equal.
+        rebalance: share of the data's own distribution in the mixture: 0 leaves all weights equal;
+            at 1, bins that no pixel has have no weight.
     """
     mixed = rebalance * shares + (1 - rebalance) / len(shares)
-    weights = torch.where(shares > 0, 1 / mixed.clamp_min(torch.finfo().tiny), 0.0)
+    weights = torch.where(mixed > 0, 1 / mixed, 0.0)
     return weights / (weights * shares).sum()
+
+
+def _some(images: Tensor) -> Tensor:
+    """Return at most some 10,000 of the images, spread evenly over all."""
+    return images[:: -(-len(images) // _SAMPLE)]
 
 
 def _grey(images: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from data.augment import AugmentConfig
 from models.encoders import Encoder
 from models.heads import pool_to_grid, pooled_width
 from models.initialization import initialize
-from models.layers import NormName, layer_group, shifts
+from models.layers import layer_group, shifts
+from models.stages import Width
 from pretrain.contrast import Contrast, ContrastLossConfig, SimclrConfig, SwavConfig
 from pretrain.objective import to_float
 from pretrain.pictures import in_rows
@@ -27,7 +28,7 @@ from pretrain.views import augmented
 from training.randomness import StepDraws, derive_seed
 from training.trainable import Batch
 
-VIEWS = ("one", "other")
+_VIEWS = ("one", "other")
 
 
 class ProjectorConfig(BaseModel):
@@ -38,9 +39,9 @@ class ProjectorConfig(BaseModel):
     grid: int = Field(
         1, ge=1, le=64, description="side of the raster that the last stage is pooled to"
     )
-    hidden: tuple[int, ...] = Field((256,), description="units of the layers below the last")
+    hidden: tuple[Width, ...] = Field((256,), description="units of the layers below the last")
     width: int = Field(128, ge=2, le=65536, description="values of a code")
-    norm: NormName = Field(
+    norm: Literal["batch", "layer", "none"] = Field(
         "batch", description="behind hidden layers; under several ranks batch is each rank's own"
     )
 
@@ -116,7 +117,7 @@ class ContrastTask(Task):
         return self.contrast(*codes.chunk(2))
 
     def _views(self, images: Tensor, draws: StepDraws) -> list[Tensor]:
-        return [augmented(self.config.augment, images, draws, f"view/{view}") for view in VIEWS]
+        return [augmented(self.config.augment, images, draws, f"view/{view}") for view in _VIEWS]
 
     def preview(self, encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
         """Rows of originals and of two views of each."""
