@@ -1,30 +1,35 @@
-"""What augmentation adds to the training step of a small encoder.
+"""What augmentation takes of the training step of a small encoder.
 
-    python -m benchmarks.augment [--rounds 9] [--steps 5] [NAME ...]
+    python -m benchmarks.augment [--rounds 40] [NAME ...]
 
 A convolutional encoder (widths 32/64/128) under a linear head learns 256 random colour images of 32
-pixels, by `Trainer.train_step` on one batch that lies in memory: without augmentation, with each
-change alone, and with the usual sets. All take turns. A contrastive step augments and encodes each
-view, so that its share is the same.
+pixels, by `Trainer.train_step` on one batch that lies in memory and is not augmented. In turn with
+such steps each change alone, and the usual sets, are drawn for this batch and made. The two are
+timed apart, as the difference of two whole steps would drown in what disturbs them. A contrastive
+step augments and encodes each view, so that its share is the same.
 
-On a CPU by the processor time of one thread, which other work on the machine hardly changes; on a
-GPU by the clock. Medians of the rounds. Prints a table and exits 1 where a step takes more than 1.1
-times as long.
+On a CPU it is the processor time of one thread, on a GPU that of the clock; of each, the lowest
+tenth of all rounds, as what else goes on can only add to it. Prints a table of rates, of a step
+without and of one with, and exits 1 where the latter takes more than 1.1 times as long.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.comparison import Comparison, report
-from benchmarks.interleaved import WARMUP_STEPS, median_rates
 from benchmarks.our_loop import OneBatch, our_step
+from data.augment import Augment, AugmentConfig
 from data.batches import Batches
+from data.label_mixing import Mixing, MixingConfig
 from downstream.finetune import COMPUTE, SupervisedTraining
 from downstream.recipes import Recipe
 from models.encoders import ConvEncoderConfig, InputContract, build_encoder
@@ -64,24 +69,33 @@ MIXING = {
 NONE = "none"
 
 
-def recipes() -> dict[str, Recipe]:
-    """Return what is compared, by name."""
-    named = {NONE: Recipe.model_validate({"augment": OFF})}
-    for name, augment in AUGMENT.items():
-        named[name] = Recipe.model_validate({"augment": augment})
-    for name, mixing in MIXING.items():
-        named[name] = Recipe.model_validate({"augment": OFF, "mixing": mixing})
+def changes(images: Tensor) -> dict[str, Callable[[], object]]:
+    """Return functions that augment images [B, C, H, W] in [0, 1] in each way, by name."""
+    generator = torch.Generator(images.device).manual_seed(0)
+
+    def augmenting(augment: Augment) -> Callable[[], object]:
+        return lambda: augment.apply(images, augment.draw(len(images), generator))
+
+    def mixing(mixing: Mixing) -> Callable[[], object]:
+        return lambda: mixing.apply(images, mixing.draw(len(images), generator))
+
+    named = {
+        name: augmenting(Augment(AugmentConfig.model_validate(values)))
+        for name, values in AUGMENT.items()
+    }
+    for name, values in MIXING.items():
+        named[name] = mixing(Mixing(MixingConfig.model_validate(values)))
     return named
 
 
-def trainer(recipe: Recipe, source: OneBatch, total_steps: int) -> Trainer:
-    """Return a trainer of a freshly drawn classifier."""
+def trainer(source: OneBatch, total_steps: int) -> Trainer:
+    """Return a trainer of a freshly drawn classifier on images that are not augmented."""
     contract = InputContract(
         channels=3, height=SIDE, width=SIDE, mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3)
     )
     encoder = build_encoder(ConvEncoderConfig(widths=(32, 64, 128)), contract, seed=0)
     return Trainer(
-        SupervisedTraining(Classifier(encoder, CLASSES), recipe),
+        SupervisedTraining(Classifier(encoder, CLASSES), Recipe.model_validate({"augment": OFF})),
         source,
         total_steps=total_steps,
         schedule=CosineSchedule(),
@@ -91,33 +105,46 @@ def trainer(recipe: Recipe, source: OneBatch, total_steps: int) -> Trainer:
     )
 
 
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """Return how long the second of two calls takes."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = clock()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - began
+
+
 def main() -> int:
-    named = recipes()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="which of them; all unless told")
-    parser.add_argument("--steps", type=int, default=5, help="measured steps per round")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=40, help="measurements of each")
     args = parser.parse_args()
-    if unknown := set(args.names) - set(named):
-        parser.error(f"{', '.join(sorted(unknown))}: not among {', '.join(named)}")
 
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(256, (BATCH_SIZE, 3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
     labels = torch.randint(CLASSES, (BATCH_SIZE,), generator=draw)
     device = make_accelerator(COMPUTE).device
-    source = OneBatch(Batches(images, labels, batch_size=BATCH_SIZE, seed=0, device=device))
-    clock = time.perf_counter
     if device.type == "cpu":
         torch.set_num_threads(1)
-        clock = time.process_time
-    total_steps = args.rounds * (args.steps + WARMUP_STEPS)
-    wanted = [NONE, *(args.names or [name for name in named if name != NONE])]
-    loops = {name: our_step(trainer(named[name], source, total_steps)) for name in wanted}
-    rate = median_rates(
-        loops, rounds=args.rounds, steps=args.steps, batch_size=BATCH_SIZE, clock=clock
-    )
+    source = OneBatch(Batches(images, labels, batch_size=BATCH_SIZE, seed=0, device=device))
+    named = changes(images.to(device).float().div_(255))
+    if unknown := set(args.names) - set(named):
+        parser.error(f"{', '.join(sorted(unknown))}: not among {', '.join(named)}")
+    calls: dict[str, Callable[[], object]] = {NONE: our_step(trainer(source, 2 * args.rounds))}
+    calls |= {name: named[name] for name in args.names or named}
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(args.rounds):
+        for name, call in calls.items():
+            taken[name].append(seconds_of(call, device))
+    seconds = {name: statistics.quantiles(of, n=10)[0] for name, of in taken.items()}
+    without = seconds.pop(NONE)
     comparisons = [
-        Comparison(f"{name} / {NONE}", rate[NONE], rate[name], TARGET) for name in wanted[1:]
+        Comparison(f"{name} / {NONE}", BATCH_SIZE / without, BATCH_SIZE / (without + own), TARGET)
+        for name, own in seconds.items()
     ]
     return report(comparisons, "images per second")
 

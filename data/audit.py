@@ -79,7 +79,7 @@ def find_copies(learned: ComparedImages, test: ComparedImages) -> list[Copy]:
     # Copies of one another among the learned images would take one another's place as candidates.
     copies = _rows_by_content(learned.hashes)
     first = torch.tensor([rows[0] for rows in copies.values()])
-    for row, one, distance in _near(test.pixels, learned.pixels[first]):
+    for row, one, distance in near_pairs(test.pixels, learned.pixels[first]):
         content = learned.hashes[int(first[one])]
         if content != test.hashes[row]:
             found += [Copy(row, copy, "near", round(distance, 5)) for copy in copies[content]]
@@ -140,8 +140,13 @@ def _rows_by_content(hashes: Sequence[bytes]) -> dict[bytes, list[int]]:
     return found
 
 
-def _near(test: Tensor, learned: Tensor) -> list[tuple[int, int, float]]:
-    """Row of a test image, row of its copy, and their distance."""
+def near_pairs(test: Tensor, learned: Tensor) -> list[tuple[int, int, float]]:
+    """Row of a test image, row of its copy, and their distance.
+
+    Args:
+        test, learned: uint8 [N, C, H, W], the pixels of `ComparedImages` without exact copies of
+            one another.
+    """
     wanted, among = describe(test), describe(learned)
     with Progress("finding candidates", len(wanted)) as progress:
         rows = nearest(wanted, among, CANDIDATES, progress.step)

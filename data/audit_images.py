@@ -95,7 +95,7 @@ def read_images(
             images.append(image)
             on_image()
         if images:
-            blocks.append(_scaled_down(torch.from_numpy(np.stack(images))))
+            blocks.append(scaled_down(torch.from_numpy(np.stack(images))))
     if shape is None:
         raise DataError(f"{what}: there is no image in these shards")
     return AuditImages(hashes, torch.cat(blocks), shape, names, places)
@@ -108,7 +108,7 @@ def images_in_memory(sets: Sequence[Tensor]) -> ComparedImages:
     """
     return ComparedImages(
         hashes=[content for images in sets for content in hash_images(images)],
-        pixels=torch.cat([_scaled_down(images) for images in sets]),
+        pixels=torch.cat([scaled_down(images) for images in sets]),
         shape=tuple(sets[0].shape[1:]),
     )
 
@@ -143,7 +143,8 @@ def _check_size(name: str, shape: tuple[int, ...]) -> None:
         raise DataError(f"{name} is {found}; give --size, which scales and crops it")
 
 
-def _scaled_down(images: Tensor) -> Tensor:
+def scaled_down(images: Tensor) -> Tensor:
+    """Images uint8 [N, C, H, W] as they are compared: no side above `LARGEST_SIDE`."""
     longest = max(images.shape[2:])
     if longest <= LARGEST_SIDE:
         return images

@@ -48,11 +48,12 @@ def blur(images: Tensor, params: BlurParams, config: BlurConfig) -> Tensor:
     radius = math.ceil(_TRUNCATED_AT * config.blur_sigma[1])
 
     def blurred(some: Tensor, rows: Tensor) -> Tensor:
-        # Along each axis a product of matrices, for which the axis has to be the last.
-        for _ in range(2):
-            across = _smoothing(params.sigma[rows], radius, some.shape[3]).to(some.dtype)
-            some = torch.bmm(some.flatten(1, 2), across.mT).view(some.shape).transpose(2, 3)
-        return some
+        _, channels, height, width = some.shape
+        sigma = params.sigma[rows]
+        across = _smoothing(sigma, radius, width).to(some.dtype)
+        down = across if height == width else _smoothing(sigma, radius, height).to(some.dtype)
+        smooth = torch.bmm(some.flatten(1, 2), across.mT).view(-1, height, width)
+        return torch.bmm(down.repeat_interleave(channels, 0), smooth).view(some.shape)
 
     return change_some(images, params.blur, blurred)
 

@@ -111,12 +111,12 @@ class Mixing:
         side = torch.tensor([height, width], device=images.device)
         size = ((1 - params.own).sqrt()[:, None] * side).round().long()
         first = (params.middle * side).long() - size // 2
-        inside = torch.stack([first.clamp(min=0), (first + size).minimum(side)])
-        pasted = boxes(*inside, height, width) & params.paste[:, None, None, None]
+        first, last = first.clamp(min=0), (first + size).minimum(side)
+        pasted = boxes(first, last, height, width) & params.paste[:, None, None, None]
         blended = torch.where(params.paste, 1.0, params.own)
         others = images[partners]
         mixed = torch.lerp(others, images, per_sample(blended, images))
-        area = (inside[1] - inside[0]).clamp(min=0).prod(1) / (height * width)
+        area = (last - first).clamp(min=0).prod(1) / (height * width)
         return Mixed(
             torch.where(pasted, others, mixed),
             partners,

@@ -50,6 +50,7 @@ def pack(
     quality: int | None = None,
     shard_size: int | str = 1000,
     test_share: float | None = None,
+    group_copies: bool = False,
     workers: int = 1,
     overwrite: bool = False,
     on_bad: OnBad = "fatal",
@@ -71,6 +72,7 @@ def pack(
         quality: of `jpeg` and `webp`, 1 to 100; None: 90.
         shard_size: samples in a shard, or the most bytes of one, such as `256MB`.
         test_share: this share of the images, chosen by their names, becomes the split `test`.
+        group_copies: with a `test_share`, exact and near copies of one another are all on one side.
         workers: processes that encode; their number does not change the bytes.
         overwrite: replace another packed set that is in `out`.
         on_bad: what an image that does not decode does: stop (`fatal`) or be left out (`skip`).
@@ -81,7 +83,15 @@ def pack(
     """
     out = Path(out)
     options = _options(
-        size, encode, quality, shard_size, test_share, workers, on_bad, max_bad_share
+        size,
+        encode,
+        quality,
+        shard_size,
+        test_share,
+        group_copies,
+        workers,
+        on_bad,
+        max_bad_share,
     )
     _check_out(out, overwrite)
     label_file = None if labels is None else read_label_file(labels)
@@ -113,6 +123,7 @@ def _options(
     quality: int | None,
     shard_size: int | str,
     test_share: float | None,
+    group_copies: bool,
     workers: int,
     on_bad: OnBad,
     max_bad_share: float,
@@ -129,6 +140,8 @@ def _options(
         raise DataError(f"quality: {quality}; give one from 1 to 100")
     if test_share is not None and not 0 < test_share < 1:
         raise DataError(f"test share: {test_share:g}; give a share between 0 and 1, such as 0.1")
+    if group_copies and test_share is None:
+        raise DataError("group copies: nothing is divided; give --test-share, or leave it out")
     if workers < 1:
         raise DataError(f"workers: {workers}; give a number of processes from 1")
     if workers > 1 and encode == "keep":
@@ -141,6 +154,7 @@ def _options(
         encoding=None if encode == "keep" else Encoding(cast(Form, encode), quality or _QUALITY),
         shard_size=parse_shard_size(shard_size),
         test_share=test_share,
+        group_copies=group_copies,
         on_bad=on_bad,
         workers=workers,
     )
@@ -207,4 +221,6 @@ def _recipe(source: Source, size: int | None, options: WriteOptions) -> str:
         parts["quality"] = encoding.quality
     if options.test_share is not None:
         parts["test_share"] = options.test_share
+    if options.group_copies:
+        parts["group_copies"] = True
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

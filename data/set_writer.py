@@ -21,8 +21,8 @@ from data.finished_shards import FinishedShards
 from data.shard_size import ShardSize
 from data.shard_writer import ShardWriter
 from data.shards import MAX_MEMBER_BYTES, Sample, iter_samples
-from data.sources import Source, UnreadableImage
-from data.split_share import falls_in_test
+from data.sources import Source, SourceImage, UnreadableImage
+from data.split_share import falls_in_test, groups_in_test
 
 OnBad = Literal["fatal", "skip"]
 
@@ -32,12 +32,13 @@ class WriteOptions:
     """How images are written.
 
     `encoding` is None where the original files' bytes are kept, `test_share` the share of the split
-    `train` that becomes `test`, or None.
+    `train` that becomes `test`, or None; with `group_copies` copies are on one side of it.
     """
 
     encoding: Encoding | None
     shard_size: ShardSize
     test_share: float | None
+    group_copies: bool
     on_bad: OnBad
     workers: int
 
@@ -93,6 +94,7 @@ class _SetWriter:
         self._statistics = ChannelStatistics()
         self._measured = "train" if "train" in source.counts else next(iter(source.counts))
         self._shape: tuple[int, ...] | None = None
+        self._in_test: Iterator[bool] | None = None
         self._labeled = True
         self._counts: dict[str, int] = {}
         self._shards: dict[str, list[str]] = {}
@@ -136,6 +138,8 @@ class _SetWriter:
     def _write_split(self, split: str, targets: list[str]) -> None:
         """Write a split of the source into one or two of the set."""
         kept = {target: self._finished.samples(target) for target in targets}
+        if len(targets) > 1 and self._options.group_copies:
+            self._in_test = iter(self._grouped(split))
         self._counts |= dict.fromkeys(targets, 0)
         with contextlib.ExitStack() as stack:
             writers = {
@@ -168,12 +172,7 @@ class _SetWriter:
                     raise DataError(f"{item}; remove the file or give --on-bad skip")
                 self.left_out.append(item)
                 continue
-            self._shape = self._shape or item.image.shape
-            if item.image.shape != self._shape:
-                raise DataError(
-                    f"{item.origin}: [channels, height, width] {list(item.image.shape)}, "
-                    f"others have {list(self._shape)}; --size N makes all N x N"
-                )
+            self._check_shape(item)
             if options.encoding is None and item.original is None:
                 raise DataError(
                     f"{item.origin} cannot be kept as it is: it is no PNG, JPEG or WebP file, "
@@ -182,9 +181,7 @@ class _SetWriter:
             reason = None if options.encoding is None else options.encoding.why_not(item.image)
             if reason is not None:
                 raise DataError(f"{item.origin}: {reason}")
-            target = split
-            if len(kept) > 1 and falls_in_test(item.name, options.test_share or 0.0):
-                target = "test"
+            target = "test" if len(kept) > 1 and self._falls_in_test(item) else split
             number = self._counts[target]
             self._counts[target] += 1
             yield _Task(
@@ -199,6 +196,36 @@ class _SetWriter:
                 original=item.original if options.encoding is None else None,
                 kept=next(kept[target], None),
             )
+
+    def _check_shape(self, item: SourceImage) -> None:
+        self._shape = self._shape or item.image.shape
+        if item.image.shape != self._shape:
+            raise DataError(
+                f"{item.origin}: [channels, height, width] {list(item.image.shape)}, "
+                f"others have {list(self._shape)}; --size N makes all N x N"
+            )
+
+    def _falls_in_test(self, item: SourceImage) -> bool:
+        if self._in_test is not None:
+            return next(self._in_test)
+        return falls_in_test(item.name, self._options.test_share or 0.0)
+
+    def _grouped(self, split: str) -> list[bool]:
+        """Whether each image of a split that decodes is a test image, copies being together."""
+        from data.copy_groups import copy_groups  # it imports torch
+
+        names: list[str] = []
+
+        def images() -> Iterator[npt.NDArray[np.uint8]]:
+            for item in self._source.images(split):
+                if isinstance(item, UnreadableImage):
+                    continue
+                self._check_shape(item)
+                names.append(item.name)
+                yield item.image
+
+        groups = copy_groups(images())
+        return groups_in_test(names, groups, self._options.test_share or 0.0).tolist()
 
     def _stored(
         self, tasks: Iterator[_Task], writers: dict[str, ShardWriter]

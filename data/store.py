@@ -20,6 +20,7 @@ from torch import Tensor
 
 from data.dataset import DatasetInfo, read_dataset_info
 from data.errors import DataError
+from data.npy import channels_in_words
 from data.shard_hashes import hash_shards
 from data.shards import BadSample, expand_shards
 from data.store_build import (
@@ -130,6 +131,8 @@ def open_store(
         raise DataError(f"data.size must be 1 or more, got {size}")
     paths = expand_shards(shards)
     info = dataset_of(paths)
+    if info is not None:
+        _check_channels(channels, info.image_shape[0])
     folder = _find_or_build(paths, channels, size, _count(paths, info))
     store = _open(folder, paths, info)
     _check_labels(store, paths)
@@ -138,6 +141,15 @@ def open_store(
         said = bad_samples_in_words(store.bad, total, on_bad, max_bad_share)
         print(f"warning: {said}", file=sys.stderr)
     return store
+
+
+def _check_channels(wanted: int | None, found: int) -> None:
+    if wanted in (None, found) or {wanted, found} == {1, 3}:
+        return
+    raise DataError(
+        f"data.channels must be {'1 or 3' if found in (1, 3) else found} for images in "
+        f"{channels_in_words(found)}, got {wanted}"
+    )
 
 
 def expected_count(shards: Sequence[Path]) -> int | None:

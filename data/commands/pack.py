@@ -76,6 +76,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="make this share of the images, by a hash of their names, the test split",
     )
     pack.add_argument(
+        "--group-copies",
+        action="store_true",
+        help="with --test-share: exact and near copies of one another all become test images or "
+        "none; every image is compared with every other",
+    )
+    pack.add_argument(
         "--workers", metavar="N", type=int, default=1, help="processes that encode (1)"
     )
     pack.add_argument("--overwrite", action="store_true", help="replace another set in DIR")
@@ -127,6 +133,7 @@ def _run(args: argparse.Namespace) -> int:
             quality=args.quality,
             shard_size=args.shard_size,
             test_share=args.test_share,
+            group_copies=args.group_copies,
             workers=args.workers,
             overwrite=args.overwrite,
             on_bad=args.on_bad,

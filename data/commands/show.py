@@ -94,7 +94,7 @@ def _run(args: argparse.Namespace) -> int:
         for line in picture_lines(rows, width=shutil.get_terminal_size().columns):
             print(line)
     else:
-        table = [("key", "channels", "height", "width", "label")]
+        table: list[tuple[str, ...]] = [("key", "channels", "height", "width", "label")]
         table += [(one.key, *map(str, one.image.shape), said(one.label)) for one in shown]
         for line in table_lines(table):
             print(line)

@@ -105,8 +105,12 @@ def test_bands_are_packed_and_read_again_in_every_mode(tmp_path, layout, size):
 def test_bands_become_no_other_number_of_channels(tmp_path, channels):
     np.save(tmp_path / "x.npy", bands(3, 5, 8, 8))
     pack(tmp_path / "x.npy", tmp_path / "set")
+    shards = tmp_path / "set" / "train-*.tar"
+    with pytest.raises(DataError, match=f"data.channels must be 5 .*, got {channels}"):
+        open_store(str(shards), channels=channels)
+    (tmp_path / "set" / "dataset.json").unlink()
     with pytest.raises(DataError, match=f"in 5 channels cannot become one of {channels}"):
-        open_store(str(tmp_path / "set" / "train-*.tar"), channels=channels)
+        open_store(str(shards), channels=channels)
 
 
 def test_grey_and_colour_become_no_bands():

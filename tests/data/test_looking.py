@@ -141,7 +141,9 @@ def test_in_a_terminal_two_pixels_are_a_character(packed, monkeypatch):
         monkeypatch.setattr("sys.stdout", terminal)
         assert main(["show", str(packed), "--count", "1"]) == 0
         terminal.flush()
-        out = os.read(ours, 2**16).decode()
+        out = ""
+        while not out.endswith("cat\r\n"):
+            out += os.read(ours, 2**16).decode()
         monkeypatch.undo()
     os.close(ours)
     rows = out.replace("\r\n", "\n").splitlines()

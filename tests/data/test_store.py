@@ -197,8 +197,12 @@ def test_conversions_have_stores_of_their_own(shards):
     assert np.array_equal(colour.images.numpy(), images.repeat(3, axis=1))
     assert np.array_equal(plain.images.numpy(), images)
     assert open_store(pattern, size=3).images.shape[2:] == (3, 3)
-    for values in ({"channels": 2}, {"size": 0}):
-        with pytest.raises(DataError, match=f"data.{next(iter(values))} must be"):
+    for values, said in (
+        ({"channels": 2}, "an image in grey cannot become one of 2 channels"),
+        ({"channels": 0}, "data.channels must be"),
+        ({"size": 0}, "data.size must be"),
+    ):
+        with pytest.raises(DataError, match=said):
             open_store(pattern, **values)
 
 

@@ -42,7 +42,7 @@ def test_an_autoencoder_and_a_study_of_five_channels(tmp_path, monkeypatch):
         x_train=images[:300],
         y_train=digits.target[:300],
         x_test=images[300:],
-        y_test=digits.target[300:],
+        y_test=digits.target[300:400],
     )
     assert data(["pack", "x.npz", "--out", "set"]) == 0
     Path("pretrain.yaml").write_text(PRETRAINING)

