@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.indexed_store import IndexedStore
-from data.store import ResidentStore
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.batches import Batches
+from data.reading import IndexedStore, Store, StreamedStore
 from pretrain.combined import CombinedConfig
 from pretrain.config import ObjectiveConfig, PretrainConfig
 from pretrain.held_out import Rows, split_rows
@@ -13,6 +17,12 @@ from pretrain.supervised import SupervisedConfig, class_targets
 from pretrain.targets import Targets, all_of
 from training.errors import InputError
 
+_SAMPLE = 10_000
+_DECODED_SAMPLE = 1000
+"""Of images that are decoded for it."""
+_STREAMED_ROWS = 10_000
+"""Streamed images that monitors may look at."""
+
 
 @dataclass(frozen=True)
 class LearningSet:
@@ -20,32 +30,70 @@ class LearningSet:
 
     Fields:
         trained, held_out: rows int64, ascending, of those that are trained on, and of those that
-            are only measured on.
+            are only measured on; of streamed images the first 10,000 of either.
+        count: how many are trained on.
         targets: what the objective learns of them besides; None: it reads no labels.
     """
 
+    store: Store
     trained: Rows
     held_out: Rows
+    count: int
     targets: Targets | None
 
+    def sample(self) -> Tensor:
+        """Return images that are trained on, uint8 [M, C, H, W]: all that lie in memory, where
+        none is left out, else some."""
+        if isinstance(self.store, StreamedStore):  # side by side, for each shard is fetched
+            return self.store.images[: min(self.count, _DECODED_SAMPLE)]
+        if isinstance(self.store, IndexedStore):
+            return self.store.images[self._every(_DECODED_SAMPLE)]
+        if self.count < len(self.store):  # all others would take their size in memory
+            return self.store.images[self._every(_SAMPLE)]
+        return self.store.images
 
-def learning_set(config: PretrainConfig, store: ResidentStore | IndexedStore) -> LearningSet:
+    def batches(self, *, batch_size: int, seed: int, device: torch.device) -> Batches:
+        """Return batches of the images that are trained on."""
+        store = self.store
+        streamed = isinstance(store, StreamedStore)
+        return Batches(
+            store.images,
+            indices=None if streamed else self.trained,
+            batch_size=batch_size,
+            seed=seed,
+            device=device,
+            order=store.order(batch_size=batch_size, seed=seed) if streamed else None,
+        )
+
+    def _every(self, most: int) -> Tensor:
+        return torch.from_numpy(self.trained[:: max(1, self.count // most)])
+
+
+def learning_set(config: PretrainConfig, store: Store) -> LearningSet:
     """Return what a run learns from; labels are read where its objective learns them alone.
+
+    Of streamed images whole shards are held out, which was done when they were opened.
 
     Raises:
         InputError: labels that are missing or do not fit, or no images on one of the sides.
     """
     targets = _targets(config.objective, store, config)
-    if targets is None:
-        return LearningSet(*split_rows(len(store), config.data.held_out), None)
-    trained, held_out = split_rows(len(targets.rows), config.data.held_out)
-    return LearningSet(targets.rows[trained], targets.rows[held_out], targets)
+    if isinstance(store, StreamedStore):
+        first, last = store.trained, min(len(store), store.trained + _STREAMED_ROWS)
+        trained = np.arange(min(first, _STREAMED_ROWS))
+        return LearningSet(store, trained, np.arange(first, last), first, None)
+    rows = np.arange(len(store)) if targets is None else targets.rows
+    trained, held_out = split_rows(len(rows), config.data.held_out)
+    return LearningSet(store, rows[trained], rows[held_out], len(trained), targets)
 
 
-def _targets(
-    objective: ObjectiveConfig, store: ResidentStore | IndexedStore, config: PretrainConfig
-) -> Targets | None:
+def _targets(objective: ObjectiveConfig, store: Store, config: PretrainConfig) -> Targets | None:
     match objective:
+        case SupervisedConfig() | LabelsConfig() if isinstance(store, StreamedStore):
+            raise InputError(
+                f"objective.kind: found {objective.kind!r}, which learns labels, and those of "
+                "streamed images are not read; give shards here and data.mode resident or indexed"
+            )
         case SupervisedConfig():
             return class_targets(objective, store)
         case LabelsConfig():

@@ -12,9 +12,8 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from data.batches import Batches
-from data.indexed_store import IndexedStore, open_images
-from data.store import ResidentStore
+from data.reading import Store
+from data.urls import scheme_of
 from models.artifact import save_encoder
 from pretrain.build import build_objective
 from pretrain.config import PretrainConfig
@@ -42,9 +41,6 @@ if TYPE_CHECKING:
 ARTIFACT = "encoder.safetensors"
 _PREVIEW_IMAGES = 16
 _FACT_IMAGES = 1000
-_SAMPLE = 10_000
-# Of images that are decoded for it.
-_DECODED_SAMPLE = 1000
 
 
 def print_schema() -> None:
@@ -81,7 +77,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         overwrite=overwrite,
         exports=[ARTIFACT, REPORT],
     )
-    store = open_images(config.data, config.data.shards, config.data.mode)
+    store = config.data.open_images()
     learned = learning_set(config, store)
     trainer = make_trainer(config, store, accelerator, learned=learned)
     objective = trainer.trainable
@@ -90,7 +86,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         notes = learned.targets.notes if learned.targets is not None else ()
         for warning in (*objective.warnings, *notes):
             print(f"warning: {warning}")
-    trained_on = _trained_on(config, store, learned)
+    trained_on = _trained_on(config, learned)
     provenance: dict[str, Any] = {"seed": config.seed, "data": trained_on}
     rows, kept_out = learned.trained, learned.held_out
     monitors: list[Monitor] = [*objective.monitors(store.images, rows, kept_out, folder)]
@@ -115,6 +111,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         }
 
     facts: dict[str, JsonValue] = {}
+    published = config.model_copy(update={"data": config.data.published()}).model_dump(mode="json")
 
     def export(step: int, objective: Trainable) -> None:
         assert isinstance(objective, Objective)
@@ -124,7 +121,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
             folder / ARTIFACT,
             objective.exported(),
             trained_on=trained_on,
-            config=config.model_dump(mode="json"),
+            config=published,
             metrics={"steps": step, "images_seen": step * config.batch_size, **facts},
         )
 
@@ -158,7 +155,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
 
 def make_trainer(
     config: PretrainConfig,
-    store: ResidentStore | IndexedStore,
+    store: Store,
     accelerator: Accelerator,
     *,
     learned: LearningSet | None = None,
@@ -175,21 +172,10 @@ def make_trainer(
         InputError, ModelError: the config does not fit the images or the machine; one line.
     """
     learned = learned or learning_set(config, store)
-    rows = learned.trained
-    if isinstance(store, IndexedStore):
-        images = store.images[torch.from_numpy(rows[:: max(1, len(rows) // _DECODED_SAMPLE)])]
-    elif len(rows) < len(store):  # a sample: all others would take their size in memory
-        images = store.images[torch.from_numpy(rows[:: max(1, len(rows) // _SAMPLE)])]
-    else:
-        images = store.images
-    batches = Batches(
-        store.images,
-        indices=rows,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        device=accelerator.device,
+    batches = learned.batches(
+        batch_size=config.batch_size, seed=config.seed, device=accelerator.device
     )
-    objective = build_objective(config, images, learned.targets, count=len(rows))
+    objective = build_objective(config, learned.sample(), learned.targets, count=learned.count)
     source = objective.read(batches)
     if learned.targets is not None:
         source = TargetBatches(source, batches, learned.targets)
@@ -221,12 +207,11 @@ def _facts(objective: Objective, images: Tensor) -> Mapping[str, JsonValue]:
     return facts
 
 
-def _trained_on(
-    config: PretrainConfig, store: ResidentStore | IndexedStore, learned: LearningSet
-) -> dict[str, Any]:
+def _trained_on(config: PretrainConfig, learned: LearningSet) -> dict[str, Any]:
+    store = learned.store
     facts: dict[str, Any] = {
         "fingerprint": store.fingerprint,
-        "images": len(learned.trained),
+        "images": learned.count,
         "dataset": store.info.name if store.info else None,
     }
     if learned.targets is not None:
@@ -240,7 +225,7 @@ def _what_next(
     path: str,
     overrides: Sequence[str],
     config: PretrainConfig,
-    store: ResidentStore | IndexedStore,
+    store: Store,
     result: RunResult,
     ranks: int,
 ) -> str:
@@ -253,7 +238,8 @@ def _what_next(
     curve = ["python", "-m", "downstream", "curve", "configs/downstream/quickstart.yaml"]
     curve += [f"name={config.name}-curve", f"encoder={artifact}"]
     shards = config.data.shards
-    if isinstance(shards, str) and store.info and store.info.counts.get("test"):
+    has_test = store.info is not None and store.info.counts.get("test", 0) > 0
+    if isinstance(shards, str) and scheme_of(shards) is None and has_test:
         folder = Path(shards).parent
         curve += [f"data.{split}={folder / f'{split}-*.tar'}" for split in ("train", "test")]
     made = "there is" if result.status == "already_finished" else "wrote"

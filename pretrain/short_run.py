@@ -13,9 +13,8 @@ from torch import Tensor
 
 from data.errors import DataError
 from data.image_rows import ImageRows
-from data.indexed_store import IndexedStore, open_images
+from data.reading import Store
 from data.spread import evenly_spread
-from data.store import ResidentStore
 from models.encoders import Encoder
 from models.errors import ModelError
 from pretrain.config import DataConfig, PretrainConfig
@@ -82,17 +81,17 @@ class Stores:
     """Images by how they are read, each opened once: decoding them is no run's time."""
 
     def __init__(self) -> None:
-        self._opened: dict[str, ResidentStore | IndexedStore] = {}
+        self._opened: dict[str, Store] = {}
 
-    def open(self, config: DataConfig) -> ResidentStore | IndexedStore:
+    def open(self, config: DataConfig) -> Store:
         """Return the images of a config.
 
         Raises:
             DataError: as `open_images`.
         """
-        key = config.model_copy(update={"held_out": 0.0}).model_dump_json()
+        key = config.model_dump_json()
         if key not in self._opened:
-            self._opened[key] = open_images(config, config.shards, config.mode)
+            self._opened[key] = config.open_images()
         return self._opened[key]
 
 
@@ -168,7 +167,7 @@ def warm_up(
 
 def _trained(
     config: PretrainConfig,
-    store: ResidentStore | IndexedStore,
+    store: Store,
     probe: CrossValidatedProbe | None,
     accelerator: Accelerator,
     *,

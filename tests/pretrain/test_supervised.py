@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 
-from data.indexed_store import open_images
 from data.pack import pack
+from data.reading import open_images
 from data.store import ResidentStore, open_store
 from models.artifact import read_artifact
 from pretrain.__main__ import main
