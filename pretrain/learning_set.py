@@ -54,15 +54,17 @@ class LearningSet:
 
     def batches(self, *, batch_size: int, seed: int, device: torch.device) -> Batches:
         """Return batches of the images that are trained on."""
-        store = self.store
-        streamed = isinstance(store, StreamedStore)
+        rows: Rows | None = self.trained
+        order = None
+        if isinstance(self.store, StreamedStore):  # there may be too many to list
+            rows, order = None, self.store.order(batch_size=batch_size, seed=seed)
         return Batches(
-            store.images,
-            indices=None if streamed else self.trained,
+            self.store.images,
+            indices=rows,
             batch_size=batch_size,
             seed=seed,
             device=device,
-            order=store.order(batch_size=batch_size, seed=seed) if streamed else None,
+            order=order,
         )
 
     def _every(self, most: int) -> Tensor:
@@ -89,14 +91,15 @@ def learning_set(config: PretrainConfig, store: Store) -> LearningSet:
 
 def _targets(objective: ObjectiveConfig, store: Store, config: PretrainConfig) -> Targets | None:
     match objective:
-        case SupervisedConfig() | LabelsConfig() if isinstance(store, StreamedStore):
-            raise InputError(
-                f"objective.kind: found {objective.kind!r}, which learns labels, and those of "
-                "streamed images are not read; give shards here and data.mode resident or indexed"
-            )
-        case SupervisedConfig():
-            return class_targets(objective, store)
-        case LabelsConfig():
+        case SupervisedConfig() | LabelsConfig():
+            if isinstance(store, StreamedStore):
+                raise InputError(
+                    f"objective.kind: found {objective.kind!r}, which learns labels, and those of "
+                    "streamed images are not read; give shards here and data.mode resident or "
+                    "indexed"
+                )
+            if isinstance(objective, SupervisedConfig):
+                return class_targets(objective, store)
             cache = Path(config.runs_dir, ".cache", "labels")
             return label_targets(objective, store, config.data.shards, cache)
         case CombinedConfig():
