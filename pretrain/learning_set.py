@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data.batches import Batches
-from data.reading import IndexedStore, Store, StreamedStore
+from data.reading import IndexedStore, ResidentStore, Store, StreamedStore
 from pretrain.combined import CombinedConfig
 from pretrain.config import ObjectiveConfig, PretrainConfig
 from pretrain.held_out import Rows, split_rows
@@ -54,13 +54,13 @@ class LearningSet:
 
     def batches(self, *, batch_size: int, seed: int, device: torch.device) -> Batches:
         """Return batches of the images that are trained on."""
-        rows: Rows | None = self.trained
+        indices: Rows | None = self.trained
         order = None
-        if isinstance(self.store, StreamedStore):  # there may be too many to list
-            rows, order = None, self.store.order(batch_size=batch_size, seed=seed)
+        if isinstance(self.store, StreamedStore):
+            indices, order = None, self.store.order(batch_size=batch_size, seed=seed)
         return Batches(
             self.store.images,
-            indices=rows,
+            indices=indices,
             batch_size=batch_size,
             seed=seed,
             device=device,
@@ -79,27 +79,24 @@ def learning_set(config: PretrainConfig, store: Store) -> LearningSet:
     Raises:
         InputError: labels that are missing or do not fit, or no images on one of the sides.
     """
-    targets = _targets(config.objective, store, config)
     if isinstance(store, StreamedStore):
+        _refuse_labels(config.objective)
         first, last = store.trained, min(len(store), store.trained + _STREAMED_ROWS)
         trained = np.arange(min(first, _STREAMED_ROWS))
         return LearningSet(store, trained, np.arange(first, last), first, None)
+    targets = _targets(config.objective, store, config)
     rows = np.arange(len(store)) if targets is None else targets.rows
     trained, held_out = split_rows(len(rows), config.data.held_out)
     return LearningSet(store, rows[trained], rows[held_out], len(trained), targets)
 
 
-def _targets(objective: ObjectiveConfig, store: Store, config: PretrainConfig) -> Targets | None:
+def _targets(
+    objective: ObjectiveConfig, store: ResidentStore | IndexedStore, config: PretrainConfig
+) -> Targets | None:
     match objective:
-        case SupervisedConfig() | LabelsConfig():
-            if isinstance(store, StreamedStore):
-                raise InputError(
-                    f"objective.kind: found {objective.kind!r}, which learns labels, and those of "
-                    "streamed images are not read; give shards here and data.mode resident or "
-                    "indexed"
-                )
-            if isinstance(objective, SupervisedConfig):
-                return class_targets(objective, store)
+        case SupervisedConfig():
+            return class_targets(objective, store)
+        case LabelsConfig():
             cache = Path(config.runs_dir, ".cache", "labels")
             return label_targets(objective, store, config.data.shards, cache)
         case CombinedConfig():
@@ -114,3 +111,17 @@ def _targets(objective: ObjectiveConfig, store: Store, config: PretrainConfig) -
             return all_of(parts)
         case _:
             return None
+
+
+def _refuse_labels(objective: ObjectiveConfig) -> None:
+    match objective:
+        case SupervisedConfig() | LabelsConfig():
+            raise InputError(
+                f"objective.kind: found {objective.kind!r}, which learns labels, and those of "
+                "streamed images are not read; give shards here and data.mode resident or indexed"
+            )
+        case CombinedConfig():
+            for part in objective.parts.values():
+                _refuse_labels(part.objective)
+        case _:
+            return
