@@ -4,7 +4,6 @@ Shapes: N images in the store, G rows of a global batch, B rows of one rank or m
 """
 
 import math
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,20 +11,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from data.decoded import DecodedImages
 from data.errors import DataError
-from data.indexed import IndexedImages
+from data.order import EpochOrder, Order, Places
 from data.read_ahead import ReadAhead
 
-_ORDER = zlib.crc32(b"order")
 # Of the free memory of a CUDA device: the rest is for activations.
 _SHARE_OF_DEVICE_MEMORY = 0.5
 
 
 class Batches:
-    """An endless sequence of batches: the concatenated random orders of one epoch after another.
-
-    Every epoch holds each image exactly once. A batch may straddle epochs, so no image is left
-    out where the batch size does not divide the number of images.
+    """An endless sequence of batches: one epoch after another, each image once in every epoch.
 
     Args:
         images: uint8 [N, C, H, W], memory-mapped or not, or other values [N, ...]. For a CUDA
@@ -37,19 +33,21 @@ class Batches:
         batch_size: rows of the global batch, G.
         seed: of the order.
         device: where batches are wanted.
+        order: of the images in use, for batches of `batch_size`; by default `EpochOrder`.
     Raises:
         DataError: no images, a batch size below 1, or another number of labels than of images.
     """
 
     def __init__(
         self,
-        images: Tensor | IndexedImages,
+        images: Tensor | DecodedImages,
         labels: Tensor | None = None,
         *,
         indices: npt.NDArray[np.int64] | Sequence[int] | None = None,
         batch_size: int,
         seed: int,
         device: torch.device | str = "cpu",
+        order: Order | None = None,
     ) -> None:
         if batch_size < 1:
             raise DataError(f"batch_size must be 1 or more, got {batch_size}")
@@ -58,18 +56,21 @@ class Batches:
         self.batch_size = batch_size
         self.seed = seed
         self.device = torch.device(device)
-        self._rows = np.arange(len(images)) if indices is None else np.asarray(indices, np.int64)
-        if len(self._rows) == 0:
+        # None: each place of the order is a row. Streamed images may be too many to list.
+        self._rows = None if indices is None else np.asarray(indices, np.int64)
+        count = len(images) if self._rows is None else len(self._rows)
+        if count == 0:
             raise DataError("there are no images to make batches of")
-        self._permutations: dict[int, npt.NDArray[np.int64]] = {}
+        self._order = order or EpochOrder(count, batch_size=batch_size, seed=seed)
         self._image_shape = tuple(images.shape[1:])
         self._stored_rows = self._rows  # where each image of an epoch lies in self._images
+        self._decoded: DecodedImages | None = None
         self._ahead: ReadAhead | None = None
-        self._indexed: IndexedImages | None = None
-        if isinstance(images, IndexedImages):
-            self._indexed, self._ahead = images, ReadAhead(images, self.indices)
+        self._labels = labels
+        if isinstance(images, DecodedImages):
+            self._decoded = images
+            self._ahead = ReadAhead(images, self._order, self._at)
             self._images = torch.empty(0)
-            self._labels = labels
             return
         # Rows of one axis: index_select then copies each image as one piece.
         self._images = images.flatten(1)
@@ -79,7 +80,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Number of images in an epoch."""
-        return len(self._rows)
+        return len(self._order)
 
     def steps(self, epochs: float) -> int:
         """Steps that show at least `epochs` times the number of images; 1 or more."""
@@ -87,7 +88,7 @@ class Batches:
 
     def indices(self, step: int) -> npt.NDArray[np.int64]:
         """Rows of `images` that form the global batch of `step`, int64 [G]."""
-        return self._rows[self._order(step)]
+        return self._at(self._order.places(step))
 
     def batch(self, step: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
         """Rows [start, stop) of the global batch of `step`, on the device.
@@ -95,11 +96,13 @@ class Batches:
         Returns:
             "images": uint8 [B, C, H, W]; "labels": int64 [B], where there are labels.
         """
-        rows = self._stored(self._order(step)[start:stop])
-        if self._ahead is None:
-            batch = {"images": self._gather(rows)}
-        else:
+        if self._ahead is not None and self._labels is None:
+            return {"images": self._ahead.batch(step, start, stop).to(self.device)}
+        rows = self._stored(self._order.places(step, start, stop))
+        if self._ahead is not None:
             batch = {"images": self._ahead.batch(step, start, stop).to(self.device)}
+        else:
+            batch = {"images": self._gather(rows)}
         if self._labels is not None:
             batch["labels"] = self._labels.index_select(0, rows).to(self.device)
         return batch
@@ -114,39 +117,27 @@ class Batches:
         Args:
             values: one row for each image, in the order of `in_order`.
         """
-        return Batches(values, batch_size=self.batch_size, seed=self.seed, device=self.device)
+        return Batches(
+            values,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            device=self.device,
+            order=self._order,
+        )
 
-    def _stored(self, places: npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(self._stored_rows[places]).to(self._images.device)
+    def _at(self, places: Places) -> Places:
+        """The rows of images in use."""
+        return places if self._rows is None else self._rows[places]
+
+    def _stored(self, places: Places) -> Tensor:
+        rows = places if self._stored_rows is None else self._stored_rows[places]
+        return torch.from_numpy(rows).to(self._images.device)
 
     def _gather(self, rows: Tensor) -> Tensor:
-        if self._indexed is not None:
-            return self._indexed.take(rows.numpy()).to(self.device)
+        if self._decoded is not None:
+            return self._decoded.take(rows.numpy()).to(self.device)
         images = self._images.index_select(0, rows).to(self.device)
         return images.view(-1, *self._image_shape)
-
-    def _order(self, step: int) -> npt.NDArray[np.int64]:
-        """The images of a step, as places in the epoch's 0 .. len(self) - 1."""
-        position = step * self.batch_size
-        pieces = []
-        wanted = self.batch_size
-        while wanted:
-            epoch, start = divmod(position, len(self))
-            piece = self._permutation(epoch)[start : start + wanted]
-            pieces.append(piece)
-            position += len(piece)
-            wanted -= len(piece)
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-
-    def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
-        if epoch not in self._permutations:
-            # A batch rarely spans more than two epochs; older orders are not needed again.
-            self._permutations = {e: p for e, p in self._permutations.items() if e == epoch - 1}
-            generator = np.random.Generator(
-                np.random.Philox(np.random.SeedSequence((self.seed, _ORDER, epoch)))
-            )
-            self._permutations[epoch] = generator.permutation(len(self))
-        return self._permutations[epoch]
 
     def _should_move(self) -> bool:
         if self.device.type != "cuda" or self._images.device.type == "cuda":
@@ -156,8 +147,12 @@ class Batches:
         return wanted <= _SHARE_OF_DEVICE_MEMORY * free
 
     def _move(self) -> None:
+        if self._rows is None:
+            self._images = self._images.to(self.device)
+            self._labels = None if self._labels is None else self._labels.to(self.device)
+            return
         rows = torch.from_numpy(self._rows)
         self._images = self._images.index_select(0, rows).to(self.device)
         if self._labels is not None:
             self._labels = self._labels.index_select(0, rows).to(self.device)
-        self._stored_rows = np.arange(len(rows))
+        self._stored_rows = None

@@ -35,6 +35,9 @@ class DatasetInfo(BaseModel):
     )
     counts: dict[str, int] = Field(description="samples per split")
     shards: dict[str, list[ShardName]] = Field(description="file names per split, in order")
+    shard_counts: dict[ShardName, int] | None = Field(
+        None, description="samples in each shard, by file name; null in older sets"
+    )
     shard_bytes: dict[str, int] | None = Field(
         default=None, description="bytes of all shards, per split"
     )
@@ -45,6 +48,9 @@ class DatasetInfo(BaseModel):
         default=None, description="standard deviation of these pixels, per channel"
     )
     fingerprint: str = Field(description="ContentHash of all samples, in order")
+    fingerprints: dict[str, str] | None = Field(
+        None, description="per split, what a store of it has for its own; null in older sets"
+    )
     recipe: str = Field(description="sha256 of the packed files' contents and of pack's options")
     sha256: dict[ShardName, str] | None = Field(
         None, description="sha256 of each shard's bytes, by file name; null in older sets"
@@ -57,6 +63,11 @@ class DatasetInfo(BaseModel):
         names = {name for of_split in self.shards.values() for name in of_split}
         if self.sha256 is not None and set(self.sha256) != names:
             raise ValueError("sha256 does not name the same files as shards")
+        if self.shard_counts is not None and any(
+            sum(self.shard_counts.get(name, 0) for name in self.shards[split]) != count
+            for split, count in self.counts.items()
+        ):
+            raise ValueError("shard_counts does not add up to counts")
         return self
 
 
@@ -92,6 +103,15 @@ def read_dataset_info(folder: Path) -> DatasetInfo | None:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return parse_dataset_info(text, str(path))
+
+
+def parse_dataset_info(text: bytes, label: str) -> DatasetInfo:
+    """Read the contents of a `dataset.json` that is called `label` in messages.
+
+    Raises:
+        DataError: they are not a description of a packed set.
+    """
     try:
         return DatasetInfo.model_validate_json(text)
     except ValidationError as error:
@@ -99,7 +119,7 @@ def read_dataset_info(folder: Path) -> DatasetInfo | None:
         key = ".".join(str(part) for part in first["loc"])
         where = f"key {key}: " if key else ""
         raise DataError(
-            f"{path}: {where}{first['msg']}; pack the set again with `python -m data pack`"
+            f"{label}: {where}{first['msg']}; pack the set again with `python -m data pack`"
         ) from error
 
 

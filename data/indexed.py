@@ -8,35 +8,21 @@ import mmap
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from data.decode import MAX_PIXELS, decode_image
-from data.decode_ahead import MAX_AHEAD_PIXELS
+from data.decoded import DecodedImages
 from data.errors import DataError, cause
 from data.shard_index import ShardIndex
 from data.shards import IMAGE_SUFFIXES, BadSample
 
 _OPEN_SHARDS = 256
-_ROWS_TOGETHER = 8
 
 
-class IndexedImages:
-    """Images uint8 [N, C, H, W] by their rows, as a tensor of them would give them.
-
-    Every image is decoded by the rules of `decode_image`, so that it equals that of a resident
-    store. Several threads decode, very large images one at a time; what they read is mapped from
-    the shards.
-
-    Attributes:
-        shape: (N, C, H, W).
-    """
+class IndexedImages(DecodedImages):
+    """Images of shards at hand; what is read of them is mapped from their files."""
 
     def __init__(
         self,
@@ -57,80 +43,31 @@ class IndexedImages:
         Raises:
             DataError: there are no images, or the first of them does not decode.
         """
+        super().__init__(channels=channels, size=size, threads=threads)
         self.index = index
         self.bad: dict[int, BadSample] = {}
-        self._channels, self._size, self._skip_bad = channels, size, skip_bad
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._skip_bad = skip_bad
         self._maps: OrderedDict[int, mmap.mmap] = OrderedDict()
         self._lock = threading.Lock()
-        self._large_lock = threading.Lock()
         if not len(index):
             first = f", the first: {index.bad[0]}" if index.bad else ""
             raise DataError(f"none of the {len(index.bad)} samples can be used{first}")
-        self._image_shape: tuple[int, ...] | None = None
-        self._image_shape = self._decoded(0).shape
-        self.shape = (len(index), *self._image_shape)
+        self._first(self._image(0), len(index))
 
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> Tensor:
-        """Return some images, uint8 [B, C, H, W]."""
-        if isinstance(rows, slice):
-            return self.take(np.arange(len(self))[rows])
-        return self.take(np.asarray(rows, np.int64))
-
-    def take(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Return images by their rows, uint8 [B, C, H, W].
-
-        Raises:
-            DataError: naming the sample that does not decode, or has another shape.
-        """
-        batch = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        starts = range(0, len(rows), _ROWS_TOGETHER)
-
-        def fill(start: int) -> None:
-            for place in range(start, min(start + _ROWS_TOGETHER, len(rows))):
-                batch[place] = self._decoded(int(rows[place]))
-
-        for _ in self._pool.map(fill, starts):
-            pass
-        return torch.from_numpy(batch)
-
-    def _decoded(self, row: int) -> npt.NDArray[np.uint8]:
-        for other in range(len(self.index)):
-            place = (row + other) % len(self.index)
+    def _image(self, row: int) -> npt.NDArray[np.uint8]:
+        index = self.index
+        for other in range(len(index)):
+            place = (row + other) % len(index)
             reason = self.bad[place].reason if place in self.bad else None
             if reason is None:
+                start, size = int(index.offset[place]), int(index.size[place])
+                data = self._map(int(index.shard[place]))[start : start + size]
                 try:
-                    return self._decode(place)
+                    return self._decode(data, IMAGE_SUFFIXES[index.suffix[place]])
                 except DataError as error:
                     reason = str(error)
             self._report(place, reason)
-        raise DataError(f"none of the {len(self.index)} samples can be used")
-
-    def _decode(self, row: int) -> npt.NDArray[np.uint8]:
-        index = self.index
-        start, size = int(index.offset[row]), int(index.size[row])
-        data = self._map(int(index.shard[row]))[start : start + size]
-        suffix = IMAGE_SUFFIXES[index.suffix[row]]
-        try:
-            image = self._decode_up_to(MAX_AHEAD_PIXELS, data, suffix)
-        except DataError:  # too large for several threads at once, or bad
-            with self._large_lock:
-                image = self._decode_up_to(MAX_PIXELS, data, suffix)
-        if self._image_shape is not None and image.shape != self._image_shape:
-            found, first = ("x".join(map(str, s)) for s in (image.shape, self._image_shape))
-            raise DataError(
-                f"image of {found} (channels x height x width) among images of {first}: set "
-                "data.size and data.channels to bring all to one shape"
-            )
-        return image
-
-    def _decode_up_to(self, max_pixels: int, data: bytes, suffix: str) -> npt.NDArray[np.uint8]:
-        return decode_image(
-            data, suffix, channels=self._channels, size=self._size, max_pixels=max_pixels
-        )
+        raise DataError(f"none of the {len(index)} samples can be used")
 
     def _report(self, row: int, reason: str) -> None:
         bad = self.index.named(row, reason)

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
-from data.indexed import IndexedImages
+from data.decoded import DecodedImages
+from data.order import Order, Places
 
 _Slice = tuple[int, int, int | None]
 """A step, and the rows of its global batch from one to another."""
@@ -20,10 +19,10 @@ class ReadAhead:
     """
 
     def __init__(
-        self, images: IndexedImages, rows_of: Callable[[int], npt.NDArray[np.int64]]
+        self, images: DecodedImages, order: Order, rows_of: Callable[[Places], Places]
     ) -> None:
-        """Decode nothing yet; `rows_of` gives the rows of `images` in a step's global batch."""
-        self._images, self._rows_of = images, rows_of
+        """Decode nothing yet; `rows_of` gives the rows of `images` at places of the order."""
+        self._images, self._order, self._rows_of = images, order, rows_of
         self._one = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         self._pending: dict[_Slice, Future[Tensor]] = {}
 
@@ -37,7 +36,11 @@ class ReadAhead:
         return found.result()
 
     def _submit(self, step: int, start: int, stop: int | None) -> Future[Tensor]:
-        return self._one.submit(self._images.take, self._rows_of(step)[start:stop])
+        return self._one.submit(self._take, step, start, stop)
+
+    def _take(self, step: int, start: int, stop: int | None) -> Tensor:
+        self._images.expect(self._order, step, start, stop)
+        return self._images.take(self._rows_of(self._order.places(step, start, stop)))
 
     def _forget_others(self, step: int) -> None:
         """Leave out what neither a step nor the next one needs."""

@@ -52,14 +52,17 @@ def repair(report: VerifyReport, out: Path) -> RepairResult:
         raise DataError(f"{out}: not written: no sample is good")
     bad = {(sample.shard, sample.offset) for sample in report.bad_samples}
     content = ContentHash()
+    of_split = {split: ContentHash() for split in report.shards}
     statistics = ChannelStatistics()
     counts: dict[str, int] = {}
     shards: dict[str, list[str]] = {}
+    shard_counts: dict[str, int] = {}
     measured = "train" if "train" in report.shards else next(iter(report.shards))
 
     def add_image(split: str, sample: Sample) -> None:
         image = decode_image(sample.image, sample.suffix)
         content.add(split, sample.key, sample.label, image)
+        of_split[split].add("", sample.key, sample.label, image)
         if report.info is not None and split == measured:
             statistics.add(image)
 
@@ -75,13 +78,16 @@ def repair(report: VerifyReport, out: Path) -> RepairResult:
                 if written := _write_shard(hidden / path.name, samples, partial(add_image, split)):
                     counts[split] += written
                     shards[split].append(path.name)
+                    shard_counts[path.name] = written
         if report.info is not None:
             info = _repaired_info(
                 report.info,
                 hidden,
                 counts,
                 shards,
+                shard_counts,
                 content.hexdigest(),
+                {split: found.hexdigest() for split, found in of_split.items()},
                 statistics.mean_and_std() or (None, None),
             )
             write_dataset_info(hidden, info)
@@ -115,7 +121,9 @@ def _repaired_info(
     folder: Path,
     counts: dict[str, int],
     shards: dict[str, list[str]],
+    shard_counts: dict[str, int],
     fingerprint: str,
+    fingerprints: dict[str, str],
     mean_and_std: tuple[list[float], list[float]] | tuple[None, None],
 ) -> DatasetInfo:
     # Another recipe, or `pack` would take the repaired set for the one that it would write.
@@ -126,6 +134,7 @@ def _repaired_info(
             **info.model_dump(),
             "counts": counts,
             "shards": shards,
+            "shard_counts": shard_counts,
             "shard_bytes": {
                 split: sum((folder / name).stat().st_size for name in of_split)
                 for split, of_split in shards.items()
@@ -133,6 +142,7 @@ def _repaired_info(
             "mean": mean_and_std[0],
             "std": mean_and_std[1],
             "fingerprint": fingerprint,
+            "fingerprints": fingerprints,
             "recipe": recipe,
             "sha256": {name: file_sha256(folder / name) for name in names},
         }

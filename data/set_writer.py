@@ -4,6 +4,7 @@ Finished shards that a killed run left in the folder are kept: their images are 
 """
 
 import contextlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,7 @@ class _SetWriter:
         self._options = options
         self._on_image = on_image
         self._content = ContentHash()
+        self._of_split: defaultdict[str, ContentHash] = defaultdict(ContentHash)
         self._statistics = ChannelStatistics()
         self._measured = "train" if "train" in source.counts else next(iter(source.counts))
         self._shape: tuple[int, ...] | None = None
@@ -98,6 +100,7 @@ class _SetWriter:
         self._labeled = True
         self._counts: dict[str, int] = {}
         self._shards: dict[str, list[str]] = {}
+        self._shard_counts: Counter[str] = Counter()
 
     def write(self, recipe: str) -> DatasetInfo:
         divided = self._options.test_share is not None
@@ -120,6 +123,7 @@ class _SetWriter:
             image_shape=(self._shape[0], self._shape[1], self._shape[2]),
             counts=self._counts,
             shards=self._shards,
+            shard_counts=dict(self._shard_counts),
             shard_bytes={
                 split: sum((self._folder / name).stat().st_size for name in names)
                 for split, names in self._shards.items()
@@ -127,6 +131,7 @@ class _SetWriter:
             mean=moments[0] if moments else None,
             std=moments[1] if moments else None,
             fingerprint=self._content.hexdigest(),
+            fingerprints={split: self._of_split[split].hexdigest() for split in self._counts},
             recipe=recipe,
             sha256={
                 name: self._finished.sha256(name)
@@ -158,6 +163,7 @@ class _SetWriter:
                 self._labeled = self._labeled and task.label is not None
                 if task.split == split:
                     self._content.add(split, task.key, task.label, pixels)
+                self._of_split[task.split].add("", task.key, task.label, pixels)
                 if task.split == self._measured:
                     self._statistics.add(pixels)
         for target, writer in writers.items():
@@ -244,6 +250,7 @@ class _SetWriter:
             pixels = None if lossy else task.image
             if task.kept is not None:
                 data = task.kept.image
+                self._shard_counts[task.kept.shard.name] += 1
             else:
                 assert data is not None
                 if len(data) > MAX_MEMBER_BYTES:
@@ -253,6 +260,7 @@ class _SetWriter:
                         "--encode jpeg"
                     )
                 writers[task.split].add(task.key, task.suffix, data, task.label)
+                self._shard_counts[writers[task.split].names[-1]] += 1
             yield task, decode_image(data, task.suffix) if pixels is None else pixels
 
     def _hash_test(self) -> None:

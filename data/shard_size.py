@@ -24,6 +24,18 @@ class ShardSize:
     bytes: int | None
 
 
+def parse_bytes(text: str) -> int:
+    """Read a number of bytes with its unit, such as `256MB` or `1GiB`.
+
+    Raises:
+        DataError: it is none.
+    """
+    match = _TEXT.fullmatch(text)
+    if match is None or not match[2] or int(match[1]) < 1:
+        raise DataError(f"found {text!r}, not a number of bytes such as 256MB or 16GiB")
+    return int(match[1]) * _UNITS[match[2]]
+
+
 def parse_shard_size(text: str | int) -> ShardSize:
     """Read `1000` as samples, and `256MB` or `1GiB` as bytes.
 

@@ -17,7 +17,7 @@ from data.tar import TarDamage, TarMember, iter_members
 
 IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "npy")
 MAX_MEMBER_BYTES = 64 * 2**20
-_MAX_BRACE_PATHS = 100_000
+_MAX_BRACE_PATHS = 2**20
 _MAX_LABEL_BYTES = 32
 _MAX_NAMED = 4  # problems of one sample, or endings, in one line
 
@@ -58,8 +58,12 @@ class BadSample:
     reason: str
 
     def __str__(self) -> str:
+        return self.located(str(self.shard))
+
+    def located(self, shard: str) -> str:
+        """Return what there is to say, with another name for the shard."""
         key = f" key {self.key}" if self.key else ""
-        return f"{self.shard} offset {self.offset}{key}: {self.reason}"
+        return f"{shard} offset {self.offset}{key}: {self.reason}"
 
 
 def expand_shards(spec: str | Sequence[str]) -> list[Path]:
@@ -79,9 +83,12 @@ def expand_shards(spec: str | Sequence[str]) -> list[Path]:
         if not one.strip():
             raise DataError("shards: an empty path; give one such as datasets/x/train-*.tar")
         if one.startswith("pipe:") or "://" in one:
-            raise DataError(f"shards: {one}: only local files are read; copy the shards here first")
-        for pattern in sorted(_expand_braces(one)):
-            found.update(_matching_files(pattern))
+            raise DataError(
+                f"shards: {one}: only local files are read here; `python -m pretrain` streams URLs "
+                "of http, https, s3, gs and file"
+            )
+        for pattern in sorted(expand_braces(one)):
+            found.update(matching_files(pattern))
     return sorted(found)
 
 
@@ -216,7 +223,12 @@ def _split_name(name: str) -> tuple[str, str]:
     return match[1], match[2].lower()
 
 
-def _expand_braces(pattern: str) -> list[str]:
+def expand_braces(pattern: str) -> list[str]:
+    """Write out every `{000000..000003}` and `{a,b}` of a pattern.
+
+    Raises:
+        DataError: a range runs backwards, or they are too many.
+    """
     done: list[str] = []
     todo = [pattern]
     while todo:
@@ -239,7 +251,12 @@ def _expand_braces(pattern: str) -> list[str]:
     return done
 
 
-def _matching_files(pattern: str) -> list[Path]:
+def matching_files(pattern: str) -> list[Path]:
+    """List the files that a pattern of `*`, `?`, `[...]` and `**` matches.
+
+    Raises:
+        DataError: there are none, or it is a folder.
+    """
     path = Path(pattern)
     if path.is_file():
         return [path]

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data.indexed_store import ReadingMode
+from data.reading import ReadingMode, Store, StreamingConfig, open_images
 from data.store import ReadingConfig
+from data.urls import shown
 from models.decoders import DecoderConfig, MirrorDecoderConfig
 from models.encoders import ConvEncoderConfig, EncoderConfig
 from pretrain.adversarial_autoencoder import AdversarialAutoencoderConfig
@@ -50,21 +51,42 @@ class DataConfig(ReadingConfig):
     """Which images to learn from; labels in the shards are not read."""
 
     shards: str | tuple[str, ...] = Field(
-        description="WebDataset tars: a path, a glob or braces such as train-{000000..000007}.tar"
+        description="WebDataset tars: a path, a glob or braces such as "
+        "train-{000000..000007}.tar; or URLs of http, https, s3, gs or file"
     )
     mode: ReadingMode = Field(
         "auto",
         description="resident: images are decoded once into one file; indexed: they stay in their "
-        "shards and are decoded for each batch; auto: resident, unless that takes more than half "
-        "of the machine's memory",
+        "shards and are decoded for each batch; streaming: shards are read one after another, "
+        "those elsewhere through a cache; auto: streaming where shards are URLs, else resident, "
+        "unless that takes more than half of the machine's memory",
     )
+    streaming: StreamingConfig = StreamingConfig()
     held_out: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="share of the images that is kept out of training; the objective's loss on "
-        "them is logged as held_out/loss",
+        description="share of the images (of the shards, where they are streamed) that is kept "
+        "out of training; the objective's loss on them is logged as held_out/loss",
     )
+
+    def open_images(self) -> Store:
+        """Open the images to learn from; see `data.reading.open_images`."""
+        return open_images(
+            self, self.shards, self.mode, streaming=self.streaming, held_out=self.held_out
+        )
+
+    def published(self) -> "DataConfig":
+        """Return what an artifact may say of it: without queries of URLs and options of storage."""
+        shards = (self.shards,) if isinstance(self.shards, str) else self.shards
+        names = tuple(shown(one) for one in shards)
+        streaming = self.streaming.model_copy(update={"storage_options": {}})
+        return self.model_copy(
+            update={
+                "shards": names[0] if isinstance(self.shards, str) else names,
+                "streaming": streaming,
+            }
+        )
 
 
 class PretrainConfig(BaseModel):

@@ -12,14 +12,14 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from data.batches import Batches
-from data.indexed_store import IndexedStore, open_images
-from data.store import ResidentStore
+from data.reading import Store
+from data.urls import scheme_of
 from models.artifact import save_encoder
 from pretrain.build import build_objective
 from pretrain.config import PretrainConfig
+from pretrain.division import Division, divide
 from pretrain.gan_health import REPORT
-from pretrain.held_out import HeldOutLoss, split_rows
+from pretrain.held_out import HeldOutLoss
 from pretrain.objective import Objective
 from pretrain.probe import OnlineProbe
 from training.compute import make_accelerator
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 ARTIFACT = "encoder.safetensors"
 _PREVIEW_IMAGES = 16
 _FACT_IMAGES = 1000
-_SAMPLE = 10_000
-# Of images that are decoded for it.
-_DECODED_SAMPLE = 1000
 
 
 def print_schema() -> None:
@@ -78,16 +75,17 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         overwrite=overwrite,
         exports=[ARTIFACT, REPORT],
     )
-    store = open_images(config.data, config.data.shards, config.data.mode)
+    store = config.data.open_images()
     trainer = make_trainer(config, store, accelerator)
     objective = trainer.trainable
     assert isinstance(objective, Objective)
     if accelerator.is_main_process:
         for warning in objective.warnings:
             print(f"warning: {warning}")
-    trained_on = _trained_on(config, store)
+    division = divide(store, config.data.held_out)
+    trained_on = _trained_on(division)
     provenance: dict[str, Any] = {"seed": config.seed, "data": trained_on}
-    rows, kept_out = split_rows(len(store), config.data.held_out)
+    rows, kept_out = division.trained, division.held_out
     monitors: list[Monitor] = [*objective.monitors(store.images, rows, kept_out, folder)]
     if config.data.held_out > 0:
         compared = objective.compared
@@ -104,6 +102,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         }
 
     facts: dict[str, JsonValue] = {}
+    published = config.model_copy(update={"data": config.data.published()}).model_dump(mode="json")
 
     def export(step: int, objective: Trainable) -> None:
         assert isinstance(objective, Objective)
@@ -113,7 +112,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
             folder / ARTIFACT,
             objective.exported(),
             trained_on=trained_on,
-            config=config.model_dump(mode="json"),
+            config=published,
             metrics={"steps": step, "images_seen": step * config.batch_size, **facts},
         )
 
@@ -147,7 +146,7 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
 
 def make_trainer(
     config: PretrainConfig,
-    store: ResidentStore | IndexedStore,
+    store: Store,
     accelerator: Accelerator,
     *,
     total_steps: int | None = None,
@@ -161,21 +160,11 @@ def make_trainer(
     Raises:
         InputError, ModelError: the config does not fit the images or the machine; one line.
     """
-    rows, kept_out = split_rows(len(store), config.data.held_out)
-    if isinstance(store, IndexedStore):
-        images = store.images[torch.from_numpy(rows[:: max(1, len(rows) // _DECODED_SAMPLE)])]
-    elif len(kept_out) > 0:  # a sample: all others would take their size in memory
-        images = store.images[torch.from_numpy(rows[:: max(1, len(rows) // _SAMPLE)])]
-    else:
-        images = store.images
-    batches = Batches(
-        store.images,
-        indices=rows,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        device=accelerator.device,
+    division = divide(store, config.data.held_out)
+    batches = division.batches(
+        batch_size=config.batch_size, seed=config.seed, device=accelerator.device
     )
-    objective = build_objective(config, images)
+    objective = build_objective(config, division.sample())
     return Trainer(
         objective,
         objective.read(batches),
@@ -204,13 +193,11 @@ def _facts(objective: Objective, images: Tensor) -> Mapping[str, JsonValue]:
     return facts
 
 
-def _trained_on(
-    config: PretrainConfig, store: ResidentStore | IndexedStore
-) -> dict[str, str | int | None]:
-    rows, _ = split_rows(len(store), config.data.held_out)
+def _trained_on(division: Division) -> dict[str, str | int | None]:
+    store = division.store
     return {
         "fingerprint": store.fingerprint,
-        "images": len(rows),
+        "images": division.count,
         "dataset": store.info.name if store.info else None,
     }
 
@@ -219,7 +206,7 @@ def _what_next(
     path: str,
     overrides: Sequence[str],
     config: PretrainConfig,
-    store: ResidentStore | IndexedStore,
+    store: Store,
     result: RunResult,
     ranks: int,
 ) -> str:
@@ -232,7 +219,8 @@ def _what_next(
     curve = ["python", "-m", "downstream", "curve", "configs/downstream/quickstart.yaml"]
     curve += [f"name={config.name}-curve", f"encoder={artifact}"]
     shards = config.data.shards
-    if isinstance(shards, str) and store.info and store.info.counts.get("test"):
+    is_path = isinstance(shards, str) and scheme_of(shards) is None
+    if is_path and store.info and store.info.counts.get("test"):
         folder = Path(shards).parent
         curve += [f"data.{split}={folder / f'{split}-*.tar'}" for split in ("train", "test")]
     made = "there is" if result.status == "already_finished" else "wrote"

@@ -219,10 +219,14 @@ def draw_schedule(path: str, overrides: Sequence[str], out: Path) -> None:
 
 
 def _steps_of_epochs(config: PretrainConfig) -> int:
-    from data.batches import Batches
+    import torch
 
-    images = config.data.open(config.data.shards).images
-    batches = Batches(images, batch_size=config.batch_size, seed=config.seed)
+    from pretrain.division import divide
+
+    division = divide(config.data.open_images(), config.data.held_out)
+    batches = division.batches(
+        batch_size=config.batch_size, seed=config.seed, device=torch.device("cpu")
+    )
     return batches.steps(config.epochs or 0)
 
 
@@ -258,7 +262,7 @@ def find_lr(
             "tells a good rate by falling; compare runs by gan/relative_fid or by a probe "
             "(python -m pretrain sweep)"
         )
-    store = config.data.open(config.data.shards)
+    store = config.data.open_images()
     trainer = make_trainer(
         config, store, make_accelerator(config.compute), total_steps=steps, schedule=schedule
     )

@@ -16,7 +16,7 @@ from PIL import Image
 from data.batches import Batches
 from data.decode import decode_image
 from data.errors import DataError
-from data.indexed_store import open_images
+from data.reading import open_images
 from data.shard_index import open_index
 from data.store import ReadingConfig
 from tests.data.tars import random_images, write_tar
@@ -132,7 +132,7 @@ def test_an_image_that_does_not_decode_is_named_or_replaced(shards, capsys, on_b
 
 
 def test_images_too_large_to_be_decoded_together_are_decoded_one_by_one(shards, monkeypatch):
-    monkeypatch.setattr("data.indexed.MAX_AHEAD_PIXELS", 60 * 48 - 1)
+    monkeypatch.setattr("data.decoded.MAX_AHEAD_PIXELS", 60 * 48 - 1)
     resident, indexed = (opened(shards, mode) for mode in ("resident", "indexed"))
     assert torch.equal(indexed.images[:], resident.images)
 
