@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from data.batches import Batches
-from data.reading import IndexedStore, Store, StreamedStore
+from data.reading import IndexedStore, MixedStore, Store, StreamedStore
 from pretrain.held_out import Rows, split_rows
 
 _SAMPLE = 10_000
@@ -39,7 +39,7 @@ class Division:
         images = self.store.images
         if isinstance(self.store, StreamedStore):  # of one shard, where others would be fetched
             return images[: min(self.count, _DECODED_SAMPLE)]
-        if isinstance(self.store, IndexedStore):
+        if isinstance(self.store, IndexedStore | MixedStore):
             return images[self._every(_DECODED_SAMPLE)]
         if len(self.held_out) > 0:  # all others would take their size in memory
             return images[self._every(_SAMPLE)]
@@ -52,12 +52,16 @@ class Division:
             return Batches(
                 self.store.images, batch_size=batch_size, seed=seed, device=device, order=order
             )
+        mixed = None
+        if isinstance(self.store, MixedStore):
+            mixed = self.store.order(self.trained, batch_size=batch_size, seed=seed)
         return Batches(
             self.store.images,
             indices=self.trained,
             batch_size=batch_size,
             seed=seed,
             device=device,
+            order=mixed,
         )
 
     def _every(self, most: int) -> Tensor:
