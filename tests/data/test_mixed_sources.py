@@ -130,7 +130,7 @@ def test_the_fingerprint_is_of_sources_and_weights(sets):
 
 
 def test_sources_that_do_not_fit_are_refused_in_a_line(sets):
-    with pytest.raises(DataError, match="source 1 has images of 1x8x8 .*source 0 of 3x12x12; set"):
+    with pytest.raises(DataError, match=r"source 1 has images of 1x8x8 .*source 0 of 3x12x12; set"):
         open_images(ReadingConfig(), sets, "resident")
     away = [sets[0], WeightedShards(shards="https://127.0.0.1/x.tar")]
     for sources, mode in ((away, "auto"), (sets, "streaming")):

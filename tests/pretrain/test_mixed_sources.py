@@ -58,7 +58,9 @@ def test_every_mode_gives_the_same_weights_and_a_stopped_run_goes_on_to_them(set
     for mode in ("resident", "indexed"):
         assert main([config(tmp_path / mode, sets, mode=mode)]) == 0
     want = weights(tmp_path / "resident")
-    assert all(torch.equal(value, weights(tmp_path / "indexed")[name]) for name, value in want.items())
+    assert all(
+        torch.equal(value, weights(tmp_path / "indexed")[name]) for name, value in want.items()
+    )
     header = read_artifact(tmp_path / "resident/runs/mixed/encoder.safetensors")
     assert header.trained_on.images == 100
     # As a kill after the first checkpoint leaves it.
@@ -69,7 +71,9 @@ def test_every_mode_gives_the_same_weights_and_a_stopped_run_goes_on_to_them(set
         shutil.rmtree(later)
     (run / "checkpoints/LATEST").write_text(f"{checkpoints[0].name}\n")
     assert main([config(tmp_path / "resident", sets, mode="resident"), "--resume"]) == 0
-    assert all(torch.equal(value, want[name]) for name, value in weights(tmp_path / "resident").items())
+    assert all(
+        torch.equal(value, want[name]) for name, value in weights(tmp_path / "resident").items()
+    )
 
 
 def test_images_are_held_out_of_every_source(sets, tmp_path):
