@@ -3,6 +3,7 @@
 Shapes: N images in the store, G rows of a global batch, B rows of one rank or micro-batch.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -88,7 +89,11 @@ class Batches:
 
     def indices(self, step: int) -> npt.NDArray[np.int64]:
         """Rows of `images` that form the global batch of `step`, int64 [G]."""
-        return self._at(self._order.places(step))
+        return self._at(self.places(step))
+
+    def places(self, step: int, start: int = 0, stop: int | None = None) -> Places:
+        """Which images rows [start, stop) of a step's batch are, counted as `in_order` does."""
+        return self._order.places(step, start, stop)
 
     def batch(self, step: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
         """Rows [start, stop) of the global batch of `step`, on the device.
@@ -98,7 +103,7 @@ class Batches:
         """
         if self._ahead is not None and self._labels is None:
             return {"images": self._ahead.batch(step, start, stop).to(self.device)}
-        rows = self._stored(self._order.places(step, start, stop))
+        rows = self._stored(self.places(step, start, stop))
         if self._ahead is not None:
             batch = {"images": self._ahead.batch(step, start, stop).to(self.device)}
         else:
@@ -125,13 +130,22 @@ class Batches:
             order=self._order,
         )
 
+    def some(self, places: Places) -> "Batches":
+        """Return batches of some of the images alone, their places as in `in_order`, int64 [M]."""
+        chosen = copy.copy(self)
+        chosen._rows = self._at(places)
+        chosen._stored_rows = _chosen(self._stored_rows, places)
+        chosen._order = EpochOrder(len(places), batch_size=self.batch_size, seed=self.seed)
+        if self._decoded is not None:
+            chosen._ahead = ReadAhead(self._decoded, chosen._order, chosen._at)
+        return chosen
+
     def _at(self, places: Places) -> Places:
         """The rows of images in use."""
-        return places if self._rows is None else self._rows[places]
+        return _chosen(self._rows, places)
 
     def _stored(self, places: Places) -> Tensor:
-        rows = places if self._stored_rows is None else self._stored_rows[places]
-        return torch.from_numpy(rows).to(self._images.device)
+        return torch.from_numpy(_chosen(self._stored_rows, places)).to(self._images.device)
 
     def _gather(self, rows: Tensor) -> Tensor:
         if self._decoded is not None:
@@ -156,3 +170,21 @@ class Batches:
         if self._labels is not None:
             self._labels = self._labels.index_select(0, rows).to(self.device)
         self._stored_rows = None
+
+
+class PlacedBatches:
+    """Batches of images that say which of all images each one is."""
+
+    def __init__(self, images: Batches) -> None:
+        self.batch_size = images.batch_size
+        self._images = images
+
+    def batch(self, step: int, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
+        """As `Batches.batch`, with "places": int64 [B], counted as `Batches.in_order` does."""
+        places = torch.from_numpy(self._images.places(step, start, stop))
+        batch = self._images.batch(step, start, stop)
+        return {**batch, "places": places.to(batch["images"].device)}
+
+
+def _chosen(rows: Places | None, places: Places) -> Places:
+    return places if rows is None else rows[places]

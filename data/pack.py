@@ -6,11 +6,12 @@ the next, if it packs the same.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from data.class_subset import subset_of
 from data.dataset import DATASET_FILE, DatasetInfo, read_dataset_info, write_dataset_info
 from data.encode import Encoding, Form
 from data.errors import DataError
@@ -44,6 +45,7 @@ def pack(
     *,
     size: int | None = None,
     labels: str | Path | None = None,
+    classes: Sequence[str] | None = None,
     encode: Encode = "png",
     quality: int | None = None,
     shard_size: int | str = 1000,
@@ -65,6 +67,7 @@ def pack(
         source: a bundled set's name, or a file or folder of a kind in `docs/data.md`.
         size: height and width in pixels; the short side is scaled to it and the middle cropped.
         labels: a CSV file with the columns key,label for a folder or a zip archive of images.
+        classes: names or numbers of those to pack, renumbered from 0 in their order; None: all.
         encode: `png`, `jpeg` or `webp`, or `keep` for the bytes of the original files.
         quality: of `jpeg` and `webp`, 1 to 100; None: 90.
         shard_size: samples in a shard, or the most bytes of one, such as `256MB`.
@@ -93,6 +96,8 @@ def pack(
     _check_out(out, overwrite)
     label_file = None if labels is None else read_label_file(labels)
     opened = open_source(str(source), size=size, labels=label_file)
+    if classes is not None:
+        opened = subset_of(opened, classes)
     if test_share is not None and ("test" in opened.counts or "train" not in opened.counts):
         raise DataError(
             f"test share: {source} is divided already, into {', '.join(opened.counts)}; "

@@ -6,17 +6,20 @@ from typing import Any
 from downstream.leaks import Leaks
 from downstream.wording import joined
 
-_AMONG = {"pretrain": "the unlabelled images of pretraining", "train": "data.train"}
 
-
-def copy_warnings(leaks: Leaks, audit: Mapping[str, Any] | None, *, removed: bool) -> list[str]:
+def copy_warnings(
+    leaks: Leaks, audit: Mapping[str, Any] | None, *, removed: bool, labelled: bool
+) -> list[str]:
     """Return what makes scores doubtful; nothing where no test image has been learned from.
 
     Args:
         audit: what environment.json says; None in studies from before there was one.
         removed: whether test images with copies are left out of all scores.
+        labelled: whether pretraining learned from labels.
     """
     warnings = []
+    images = "the images of pretraining" if labelled else "the unlabelled images of pretraining"
+    among = {"pretrain": images, "train": "data.train"}
     if audit is None:
         if leaks.exact:
             warnings.append(
@@ -25,9 +28,9 @@ def copy_warnings(leaks: Leaks, audit: Mapping[str, Any] | None, *, removed: boo
             )
         return warnings
     if audit["test_images"]:
-        among = joined(
+        found = joined(
             [
-                f"{counts['test_images']:,} among {_AMONG[role]} ({pairs_in_words(counts)})"
+                f"{counts['test_images']:,} among {among[role]} ({pairs_in_words(counts)})"
                 for role, counts in audit["counts"].items()
                 if counts["test_images"]
             ]
@@ -35,7 +38,7 @@ def copy_warnings(leaks: Leaks, audit: Mapping[str, Any] | None, *, removed: boo
         warnings.append(
             f"{audit['test_images']:,} of {leaks.checked:,} test images "
             f"{'has' if audit['test_images'] == 1 else 'have'} a copy among the "
-            f"images learned from: {among}. "
+            f"images learned from: {found}. "
             + (
                 "They are left out of all scores."
                 if removed
@@ -45,7 +48,8 @@ def copy_warnings(leaks: Leaks, audit: Mapping[str, Any] | None, *, removed: boo
     if (leaks.pretraining or 0) > audit["counts"].get("pretrain", {}).get("test_images", 0):
         warnings.append(
             f"Pretraining has seen {leaks.pretraining:,} of {leaks.checked:,} test images "
-            "themselves, without labels" + ("; these are not left out." if removed else ".")
+            f"themselves, {'and learned from labels' if labelled else 'without labels'}"
+            + ("; these are not left out." if removed else ".")
         )
     return warnings
 

@@ -10,7 +10,7 @@ from downstream.inputs import StudyInputs
 
 
 def pretraining_saw_test(environment: Mapping[str, Any]) -> bool:
-    """Whether a study's encoders were pretrained on its test images, without labels."""
+    """Whether a study's encoders were pretrained on its test images."""
     test = environment["data"]["test"]["fingerprint"]
     return any(e["trained_on"]["fingerprint"] == test for e in environment["encoders"])
 

@@ -7,6 +7,7 @@ from typing import Any
 from downstream.arms import Arm, is_pretrained
 from downstream.config import CurveConfig
 from downstream.recipes import FitConfig
+from downstream.source_labels import study_source_labels
 from downstream.wording import budgets_in_words, joined
 from models.artifact import ArtifactHeader
 
@@ -115,8 +116,10 @@ def _data(config: CurveConfig, environment: Mapping[str, Any]) -> list[str]:
     name = train["dataset"] or "the data set"
     runs = f"{len(encoders)} pretraining runs" if len(encoders) > 1 else "one pretraining run"
     budgets = budgets_in_words(config.budgets)
+    told = study_source_labels(environment)
+    how = "without labels" if told is None else f"with {told},"
     sentences = [
-        f"Encoders were pretrained without labels on {images:,} images ({runs}).",
+        f"Encoders were pretrained {how} on {images:,} images ({runs}).",
         f"Of the {train['images']:,} training images of {name}, {budgets} were labelled, in "
         f"{config.draws} random draws; {_sampling(config)} Budgets are nested within a draw, all "
         f"arms see the same draws, and accuracy is that on the {test['images']:,} test images.",

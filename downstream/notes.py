@@ -26,6 +26,7 @@ from downstream.heads.svm import SvmConfig
 from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.leaks import Leaks
 from downstream.recipes import FitConfig
+from downstream.source_labels import source_labels_caveat, study_source_labels
 from downstream.wording import joined
 
 TRIALS_OF_SCRATCH = 8
@@ -115,7 +116,10 @@ def study_notes(config: CurveConfig, environment: Mapping[str, Any], leaks: Leak
                 notes.append(f"From {labels:,} labels on, {arm} was run on {draws} draws only.")
     audit = environment.get("audit")
     removed = config.data.remove_copies
-    return [*copy_warnings(leaks, audit, removed=removed), *notes, *copy_notes(leaks, audit)]
+    labelled = study_source_labels(environment) is not None
+    warnings = copy_warnings(leaks, audit, removed=removed, labelled=labelled)
+    notes = [*source_labels_caveat(environment), *notes]
+    return [*warnings, *notes, *copy_notes(leaks, audit)]
 
 
 def _stages(arm: Arm, config: CurveConfig) -> str:
@@ -222,6 +226,8 @@ def _seen(arm: Arm, config: CurveConfig, environment: Mapping[str, Any]) -> str:
             seen += ", as far as is known: the images of pretraining were not compared"
         return f"Inductive: {seen}."
     own = arm_inference(arm, config, saw_test=False) == "transductive"
+    if saw_test and study_source_labels(environment) is not None:
+        return "Transductive: pretraining has seen the test images, and learned from labels."
     return (
         f"Transductive: {'the head' if own else 'pretraining'} has seen the test images, without "
         "labels."

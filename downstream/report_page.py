@@ -34,6 +34,7 @@ from downstream.report_tables import (
     saving_lines,
 )
 from downstream.report_worth import cost_sentence, worth_sentences, worth_table
+from downstream.source_labels import study_source_labels
 from downstream.summary import scores_by_arm
 from pages.html import render
 from pages.pictures import data_uri
@@ -217,11 +218,13 @@ def _facts(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str
     train, test = environment["data"]["train"], environment["data"]["test"]
     removed = environment["audit"]["test_images"] if study.config.data.remove_copies else 0
     pretrained = environment["encoders"]
+    told = study_source_labels(environment)
     seconds = [encoder.seconds for encoder in encoders if encoder.seconds is not None]
     facts = [
         ("Images", train["dataset"] or "unnamed"),
         ("Classes", count(len(study.summary["classes"]))),
         ("Pretrained on", f"{count(pretrained[0]['trained_on']['images'])} images"),
+        *([] if told is None else [("Labels of pretraining", count(told.count))]),
         ("Tested on", f"{count(test['images'] - removed)} images"),
         ("Draws", count(study.config.draws)),
         ("Pretraining runs", count(len(pretrained))),

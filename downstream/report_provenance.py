@@ -9,6 +9,7 @@ import yaml
 from downstream.report_drawing import count
 from downstream.report_pretraining import Pretraining
 from downstream.report_study import StudyFiles
+from downstream.source_labels import source_labels
 
 
 def identity(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str, str]]:
@@ -26,13 +27,14 @@ def identity(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[s
         )
     for encoder, known in zip(encoders, environment["encoders"], strict=True):
         trained_on = known["trained_on"]
+        told = source_labels(trained_on)
         facts.append(
             (
                 f"Encoder {encoder.path}",
                 f"pretraining seed {known['seed']}; SHA-256 {known['sha256']}; trained on "
                 f"{count(trained_on['images'])} images of "
                 f"{trained_on.get('dataset') or 'an unnamed set'}, fingerprint "
-                f"{trained_on['fingerprint']}",
+                f"{trained_on['fingerprint']}{f', with {told}' if told else ''}",
             )
         )
     return facts

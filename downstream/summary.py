@@ -32,6 +32,7 @@ from downstream.score_intervals import (
     class_intervals,
     measure_intervals,
 )
+from downstream.source_labels import source_labels_caveat, study_source_labels
 from downstream.statistics import crossed_table, share_interval
 from downstream.study_folder import check_study_folder
 from downstream.training_curves import (
@@ -81,8 +82,9 @@ def _summary(
     saw_test = pretraining_saw_test(environment)
     inference = {arm: arm_inference(arm, config, saw_test=saw_test) for arm in means}
     seen = [arm for arm, word in inference.items() if word == "transductive"]
-    text = verdict(comparisons, means, seen)
-    text = " ".join([text, *tuning_caveat(config)])
+    labelled = study_source_labels(environment) is not None
+    text = verdict(comparisons, means, seen, labelled=labelled and saw_test)
+    text = " ".join([text, *source_labels_caveat(environment), *tuning_caveat(config)])
     if len(rows) < planned:
         text = f"Unfinished, {len(rows)} of {planned} rows: {text}"
     leaks, audit = Leaks.model_validate(environment["leaks"]), environment.get("audit")
@@ -150,7 +152,9 @@ def _summary(
         "leaks": {"exact": leaks.exact, **leaks.model_dump(mode="json")},
         "audit": audit,
         "copies": [asdict(found) for found in copy_scores(rows)],
-        "warnings": copy_warnings(leaks, audit, removed=config.data.remove_copies),
+        "warnings": copy_warnings(
+            leaks, audit, removed=config.data.remove_copies, labelled=labelled
+        ),
         "notes": study_notes(config, environment, leaks),
         "arm_notes": {arm: arm_notes(arm, config, environment) for arm in means},
         "provenance": dict(environment),

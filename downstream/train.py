@@ -19,7 +19,10 @@ from downstream.tasks import LabelledPart, Task, chosen_rows, lone_classes, open
 from downstream.train_config import ReuseConfig, TrainConfig
 from models.artifact import TrainedOn, save_encoder
 from models.classifier_file import Calibration, load_classifier, save_classifier
+from models.encoders import Encoder
 from models.outputs import Classes, MultiLabel, Regression
+from models.spectral import plain_state_dict
+from models.tensor_file import hash_weights, stored
 from training.compute import ComputeConfig, make_accelerator
 from training.run_directory import RunDirectory
 
@@ -83,7 +86,7 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
         save_encoder(
             folder / ENCODER,
             final.classifier.encoder,
-            trained_on=trained_on,
+            trained_on=_learned(trained_on, final.classifier.encoder, encoder, task),
             config=config.model_dump(mode="json"),
         )
         save_classifier(
@@ -107,6 +110,24 @@ def train_classifier(config: TrainConfig, *, overwrite: bool) -> Path:
     finally:
         directory.close()
     return path
+
+
+def _learned(
+    trained_on: TrainedOn, now: Encoder, before: PretrainedEncoder, task: Task
+) -> TrainedOn:
+    """Return what an encoder was trained on, with the labels where its weights have changed."""
+    if hash_weights(stored(plain_state_dict(now))) == before.header.weights_sha256:
+        return trained_on
+    return TrainedOn(
+        **trained_on.model_dump(),
+        labels=trained_on.images * (1 if isinstance(task.output, Classes) else len(task.names)),
+        label_sources=[f"labels of a classifier ({', '.join(task.names)})"],
+        start={
+            "encoder": str(before.path),
+            "sha256": before.sha256,
+            "trained_on": before.header.trained_on.model_dump(mode="json"),
+        },
+    )
 
 
 def open_training(config: ReuseConfig) -> tuple[PretrainedEncoder, Task]:

@@ -42,6 +42,8 @@ def verdict(
     comparisons: Sequence[Comparison],
     means: Mapping[Arm, Mapping[int, Interval]],
     transductive: Sequence[Arm] = (),
+    *,
+    labelled: bool = False,
 ) -> str:
     """Return what the study shows, in a few sentences.
 
@@ -52,7 +54,8 @@ def verdict(
     Args:
         comparisons: those that were run.
         means: mean accuracy of each arm by budget.
-        transductive: arms that have seen the test images, without labels.
+        transductive: arms that have seen the test images before they were scored on them.
+        labelled: whether these were seen by a pretraining that learned from labels.
     """
     by_arms = {(c.arm, c.control): c for c in comparisons}
     controls: tuple[Arm, ...] = ("scratch", "random_frozen", "raw_logistic")
@@ -70,8 +73,9 @@ def verdict(
         _standing(by_arms[pair]) for pair in others if pair in by_arms and by_arms[pair] is not main
     ]
     if transductive:
+        how = "in a pretraining that learned from labels" if labelled else "without labels"
         sentences.append(
-            f"Transductive, having seen the test images without labels: {joined(transductive)}."
+            f"Transductive, having seen the test images {how}: {joined(transductive)}."
         )
     return " ".join(sentences)
 

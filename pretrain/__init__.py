@@ -1,1 +1,1 @@
-"""Stage one: train a feature extractor without labels."""
+"""Stage one: train a feature extractor without labels, or with those of another task."""

@@ -1,4 +1,4 @@
-"""The command line of stage one: `python -m pretrain [sweep] CONFIG [key=value ...]`."""
+"""The command line of stage one: `python -m pretrain [sweep | recommend] ...`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ examples:
   torchrun --nproc_per_node 2 -m pretrain configs/pretrain/quickstart.yaml name=two-ranks
   accelerate launch -m pretrain configs/pretrain/quickstart.yaml
   python -m pretrain sweep --help
+  python -m pretrain recommend --help
 
 The run lands in runs_dir/name/: config.yaml, log.jsonl, previews/, checkpoints/ and
 encoder.safetensors, which `python -m downstream curve` reads. SIGTERM and Ctrl-C finish the step,
@@ -40,6 +41,24 @@ Losses compare only where the objective is the same: rank by the probe where an 
 probe's labels then count among those of whatever is reported.
 
 Exit status: 0 every run ended or the sweep was stopped, 1 some failed, 2 bad input."""
+
+
+_RECOMMEND = """\
+Train several presets for some seconds each, let the better half go on for longer, and rank them:
+by heads that are cross-validated inside a few labels, or without any label by how many directions
+the features use, how their variances fall, and whether views of an image lie together. Prints the
+ranking with its certainty and the command of the full run, and keeps all in DIR/recommend.json."""
+
+_RECOMMEND_EXAMPLES = """\
+examples:
+  python -m pretrain recommend 'datasets/fashion-mnist-mini/train-*.tar' --budget 120
+  python -m pretrain recommend 'datasets/mine/train-*.tar' --labels 'datasets/mine/train-*.tar' \\
+      --count 200 --presets denoising,gan_rotation,masked_conv data.size=32
+
+The labels that choose count among those of whatever is reported. Ctrl-C or a kill loses at most the
+run at hand, and the same command goes on.
+
+Exit status: 0 done or stopped, 2 bad input."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -74,6 +93,30 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def build_recommend_parser() -> argparse.ArgumentParser:
+    """Return the parser of `python -m pretrain recommend`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain recommend",
+        description=_RECOMMEND,
+        epilog=_RECOMMEND_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("shards", metavar="SHARDS", help="WebDataset tars: a path, glob or braces")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="in all runs")
+    parser.add_argument("--labels", metavar="SHARDS", help="tars with labels, to rank by them")
+    parser.add_argument("--count", metavar="N", type=int, help="how many of these labels (500)")
+    parser.add_argument(
+        "--budget", metavar="SECONDS", type=float, default=300, help="for all runs (300)"
+    )
+    parser.add_argument(
+        "--presets", metavar="A,B,...", help="files in configs/pretrain, or paths (a choice of 8)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/recommend"), help="folder (runs/recommend)"
+    )
+    return parser
+
+
 def build_sweep_parser() -> argparse.ArgumentParser:
     """Return the parser of `python -m pretrain sweep`."""
     parser = argparse.ArgumentParser(
@@ -99,6 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] == "sweep":
         return main_of_sweep(argv[1:])
+    if argv and argv[0] == "recommend":
+        return main_of_recommend(argv[1:])
     parser = build_parser()
     args = parser.parse_intermixed_args(argv)
     if args.config is None and not args.schema:
@@ -141,6 +186,48 @@ def main_of_sweep(argv: Sequence[str]) -> int:
     except (InputError, DataError, ModelError, PageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def main_of_recommend(argv: Sequence[str]) -> int:
+    """Run `python -m pretrain recommend`; return the exit status."""
+    args = build_recommend_parser().parse_intermixed_args(argv)
+
+    from data.errors import DataError
+    from models.errors import ModelError
+    from pages.errors import PageError
+    from training.errors import InputError
+
+    try:
+        recommend(args)
+    except (InputError, DataError, ModelError, PageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def recommend(args: argparse.Namespace) -> None:
+    """Compare presets as the arguments ask for, and print what that recommends."""
+    from pretrain.recommend import PRESETS, finish, make_plan, take_runs
+    from pretrain.recommendation import ranking_table, recommendation
+
+    plan = make_plan(
+        args.shards,
+        args.presets.split(",") if args.presets else PRESETS,
+        args.overrides,
+        seconds=args.budget,
+        labels=args.labels,
+        count=args.count,
+    )
+    runs = take_runs(plan, args.out)
+    if runs is None:
+        print("stopped; the same command goes on")
+        return
+    found = recommendation(plan, runs)
+    finish(args.out, found.as_json())
+    seconds = sum(run.seconds for run in runs)
+    print(f"\n{ranking_table(found)}\n\n{found.certainty}")
+    print(f"took {seconds:.0f} s of {args.budget:g}; wrote {args.out / 'recommend.json'}")
+    print(f"next: {found.command}")
 
 
 def sweep(args: argparse.Namespace) -> int:

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.augment import Augment, AugmentConfig
+from data.augment import AugmentConfig
 from models.encoders import Encoder
 from models.heads import pool_to_grid
+from pretrain.views import augmented
 from training.errors import InputError
 from training.randomness import StepDraws
 
@@ -77,13 +78,11 @@ def disagreement(
     draws: StepDraws,
 ) -> Tensor:
     """Return the term, its weight included, of an encoder on float images [B, C, H, W]."""
-    augment = Augment(config.augment)
-    views = []
-    for view in ("one", "other"):
-        params = augment.draw(draws.global_size, draws.generator(f"agreement/{view}"))
-        seen = augment.apply(images, params.rows(draws.start, draws.stop))
-        views.append(pool_to_grid(encoder(seen), config.grid))
-    return disagreement_of(config, *views)
+    one, other = (
+        augmented(config.augment, images, draws, f"agreement/{view}") for view in ("one", "other")
+    )
+    codes = [pool_to_grid(encoder(view), config.grid) for view in (one, other)]
+    return disagreement_of(config, *codes)
 
 
 def disagreement_of(
@@ -95,10 +94,12 @@ def disagreement_of(
         case RedundancyReduction(off_diagonal=off_diagonal):
             term = redundancy(a, b, off_diagonal)
         case VarianceCovariance():
-            term = (
-                config.invariance * F.mse_loss(a, b)
-                + config.variance * (_too_even(a) + _too_even(b))
-                + config.covariance * (_off_diagonal_covariance(a) + _off_diagonal_covariance(b))
+            term = variance_covariance(
+                a,
+                b,
+                invariance=config.invariance,
+                variance=config.variance,
+                covariance=config.covariance,
             )
     return config.weight * term
 
@@ -110,6 +111,17 @@ def redundancy(a: Tensor, b: Tensor, off_diagonal: float) -> Tensor:
     diagonal = correlation.diagonal()
     on = (1 - diagonal).square().sum()
     return on + off_diagonal * (correlation.square().sum() - diagonal.square().sum())
+
+
+def variance_covariance(
+    a: Tensor, b: Tensor, *, invariance: float, variance: float, covariance: float
+) -> Tensor:
+    """Return the weighted sum of three terms: codes unlike, units too even, units correlated."""
+    return (
+        invariance * F.mse_loss(a, b)
+        + variance * (_too_even(a) + _too_even(b))
+        + covariance * (_off_diagonal_covariance(a) + _off_diagonal_covariance(b))
+    )
 
 
 def _too_even(code: Tensor) -> Tensor:

@@ -1,16 +1,20 @@
 """From a config and images to an objective with freshly drawn networks."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from models.decoders import MirrorDecoderConfig
-from models.encoders import ConvEncoderConfig, DenseEncoderConfig
+from models.encoders import ConvEncoderConfig, DenseEncoderConfig, Encoder
 from models.residual import ResidualEncoderConfig
 from pretrain.adversarial_autoencoder import AdversarialAutoencoderConfig
 from pretrain.agreement import check_agreement
 from pretrain.autoencoder import Autoencoder, AutoencoderConfig
 from pretrain.build_gan import build_adversarial_autoencoder, build_gan
+from pretrain.combined import Combined, CombinedConfig
 from pretrain.config import PretrainConfig
 from pretrain.gan import GanConfig
+from pretrain.labels import LabelsConfig
 from pretrain.layer import Layer
 from pretrain.layer_autoencoder import AutoencoderLayer, AutoencoderLayerConfig
 from pretrain.layer_rbm import RbmConfig, RbmLayer
@@ -19,19 +23,34 @@ from pretrain.networks import decoder_for, encoder_for, first_images
 from pretrain.objective import Objective
 from pretrain.rbm import Rbm
 from pretrain.stacked import Stacked, StackedConfig, check_stack
+from pretrain.supervised import LabelPrediction, SupervisedConfig
+from pretrain.targets import Targets
+from pretrain.task import TaskConfig, TaskSetting
+from pretrain.task_objective import TaskObjective
 from pretrain.vae_gan import VaeGanConfig
 from pretrain.variational import Variational, VariationalConfig
 from pretrain.vector_quantized import VectorQuantized, VectorQuantizedConfig
 from training.errors import InputError
 from training.plateau import PlateauSchedule
+from training.randomness import derive_seed
 
 
-def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
+def build_objective(
+    config: PretrainConfig,
+    images: Tensor,
+    targets: Targets | None = None,
+    *,
+    encoder: Encoder | None = None,
+    count: int | None = None,
+) -> Objective:
     """Return the objective with freshly drawn networks for images like these.
 
     Args:
         images: uint8 [N, C, H, W], those to train on or a sample of them; the encoder's input
             contract is made of them, and the initializer `lsuv` looks at the first ones.
+        targets: what an objective that learns labels is to learn; None for all others.
+        encoder: to be shared with other objectives; None: one of its own.
+        count: how many there are to train on; None: these.
     Raises:
         InputError, ModelError: an encoder that does not fit such images, or an objective that
             does not fit the encoder; one line.
@@ -44,7 +63,7 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
             return build_adversarial_autoencoder(config, config.objective, images)
         case AutoencoderConfig():
             check_agreement(config.objective.agreement, batch_size=config.batch_size)
-            encoder = encoder_for(config, images)
+            encoder = encoder or encoder_for(config, images)
             return Autoencoder(
                 config.objective,
                 encoder,
@@ -53,7 +72,7 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
                 config.stage_rates,
             )
         case VariationalConfig():
-            encoder = encoder_for(config, images)
+            encoder = encoder or encoder_for(config, images)
             return Variational(
                 config.objective,
                 encoder,
@@ -70,17 +89,32 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
                 )
             return Masked(
                 config.objective,
-                encoder_for(config, images),
+                encoder or encoder_for(config, images),
                 config.optimizer,
                 config.stage_rates,
                 seed=config.seed,
             )
+        case SupervisedConfig() | LabelsConfig():
+            assert targets is not None
+            return LabelPrediction(
+                config.objective,
+                encoder or encoder_for(config, images),
+                targets.each,
+                config.optimizer,
+                config.stage_rates,
+                seed=config.seed,
+            )
+        case CombinedConfig():
+            return _combined(config, config.objective, images, targets, count)
+        case TaskConfig():
+            count = len(images) if count is None else count
+            return _task(config, config.objective, images, count, encoder)
         case RbmConfig():
             return _rbm(config, config.objective, images)
         case StackedConfig():
             return _stacked(config, config.objective, images)
         case VectorQuantizedConfig():
-            encoder = encoder_for(config, images)
+            encoder = encoder or encoder_for(config, images)
             return VectorQuantized(
                 config.objective,
                 encoder,
@@ -89,6 +123,62 @@ def build_objective(config: PretrainConfig, images: Tensor) -> Objective:
                 config.stage_rates,
                 seed=config.seed,
             )
+
+
+def _combined(
+    config: PretrainConfig,
+    objective: CombinedConfig,
+    images: Tensor,
+    targets: Targets | None,
+    count: int | None,
+) -> Combined:
+    if config.compute.distribution == "fsdp2":
+        raise InputError(
+            "compute.distribution: found 'fsdp2' with objective.kind 'combined', whose parts share "
+            "whole weights; use 'ddp'"
+        )
+    encoder = encoder_for(config, images)
+    parts = {}
+    for name, part in objective.parts.items():
+        own: dict[str, Any] = {"objective": part.objective, "seed": derive_seed(config.seed, name)}
+        if isinstance(part.objective, TaskConfig | MaskedConfig):
+            own["decoder"] = MirrorDecoderConfig()  # the config's is for those that restore images
+        try:
+            parts[name] = build_objective(
+                config.model_copy(update=own),
+                images,
+                targets.part(name) if targets is not None else None,
+                encoder=encoder,
+                count=count,
+            )
+        except InputError as error:
+            raise InputError(f"objective.parts.{name}: {error}") from None
+    return Combined(objective, encoder, parts, config.optimizer, config.stage_rates)
+
+
+def _task(
+    config: PretrainConfig,
+    objective: TaskConfig,
+    images: Tensor,
+    count: int,
+    encoder: Encoder | None,
+) -> TaskObjective:
+    if config.decoder != MirrorDecoderConfig():
+        raise InputError(
+            "decoder: found other values than its defaults with objective.kind "
+            f"{objective.kind!r}, which has none; leave them out"
+        )
+    encoder = encoder or encoder_for(config, objective.inputs(images))
+    setting = TaskSetting(
+        encoder,
+        images,
+        count,
+        rows=config.batch_size // config.compute.accumulation,
+        seed=config.seed,
+        holds_out=config.data.held_out > 0,
+        is_sharded=config.compute.distribution == "fsdp2",
+    )
+    return TaskObjective(objective.build(setting), encoder, config.optimizer, config.stage_rates)
 
 
 def _rbm(config: PretrainConfig, objective: RbmConfig, images: Tensor) -> Rbm:

@@ -11,11 +11,24 @@ from models.decoders import DecoderConfig, MirrorDecoderConfig
 from models.encoders import ConvEncoderConfig, EncoderConfig
 from pretrain.adversarial_autoencoder import AdversarialAutoencoderConfig
 from pretrain.autoencoder import AutoencoderConfig
+from pretrain.combined import CombinedConfig
 from pretrain.gan import GanConfig
+from pretrain.labels import LabelsConfig
 from pretrain.layer_rbm import RbmConfig
 from pretrain.masked import MaskedConfig
 from pretrain.probe import ProbeConfig
 from pretrain.stacked import StackedConfig
+from pretrain.supervised import SupervisedConfig
+from pretrain.task_clusters import ClustersConfig
+from pretrain.task_colourization import ColourizationConfig
+from pretrain.task_contrast import ContrastTaskConfig
+from pretrain.task_counting import CountingConfig
+from pretrain.task_exemplar import ExemplarConfig
+from pretrain.task_jigsaw import JigsawConfig
+from pretrain.task_noise_targets import NoiseTargetsConfig
+from pretrain.task_relative_position import RelativePositionConfig
+from pretrain.task_rotation import RotationTaskConfig
+from pretrain.task_transformation import TransformationTaskConfig
 from pretrain.vae_gan import VaeGanConfig
 from pretrain.variational import VariationalConfig
 from pretrain.vector_quantized import VectorQuantizedConfig
@@ -42,13 +55,26 @@ ObjectiveConfig = Annotated[
     | StackedConfig
     | GanConfig
     | VaeGanConfig
-    | AdversarialAutoencoderConfig,
+    | AdversarialAutoencoderConfig
+    | SupervisedConfig
+    | LabelsConfig
+    | CombinedConfig
+    | RotationTaskConfig
+    | RelativePositionConfig
+    | JigsawConfig
+    | ColourizationConfig
+    | TransformationTaskConfig
+    | ExemplarConfig
+    | CountingConfig
+    | ContrastTaskConfig
+    | ClustersConfig
+    | NoiseTargetsConfig,
     Field(discriminator="kind"),
 ]
 
 
 class DataConfig(ReadingConfig):
-    """Which images to learn from; labels in the shards are not read."""
+    """Which images to learn from; their labels are read by objectives that learn them alone."""
 
     shards: str | tuple[str, ...] | tuple[WeightedShards, ...] = Field(
         description="WebDataset tars: a path, a glob or braces such as "
@@ -109,6 +135,10 @@ class PretrainConfig(BaseModel):
     batch_size: int = Field(256, ge=1, description="images per step, over all ranks")
     data: DataConfig
     encoder: EncoderConfig = ConvEncoderConfig()
+    start: str | None = Field(
+        None,
+        description="encoder.safetensors with whose weights the encoder begins; null: fresh ones",
+    )
     decoder: DecoderConfig = MirrorDecoderConfig()
     objective: ObjectiveConfig = AutoencoderConfig()
     # A short memory of squared gradients: 0.999 gave features 1 to 2 points worse in as many steps.

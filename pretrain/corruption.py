@@ -5,13 +5,15 @@ encoder's stage, [B, C, H, W] or [B, D], are corrupted like images; of dense one
 pixel.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from data.augment import Augment, AugmentConfig
+from data.augment import AugmentConfig
+from pretrain.views import augmented
 from training.randomness import StepDraws
 
 
@@ -46,6 +48,22 @@ class SaltAndPepperCorruption(_Corruption):
     share: float = Field(0.2, gt=0, lt=1, description="chance that a pixel is replaced")
 
 
+class BlocksCorruption(_Corruption):
+    """Whole regions hidden, filled with the mean of what is left (Pathak et al., 2016).
+
+    Context encoders: with `emphasis` on the hidden values alone this is inpainting.
+    """
+
+    kind: Literal["blocks"] = "blocks"
+    place: Literal["central", "random"] = Field(
+        "random", description="one block in the middle, or several anywhere, which may overlap"
+    )
+    side: float = Field(
+        0.5, gt=0, lt=1, description="of a block, as a share of the image's height and width"
+    )
+    count: int = Field(1, ge=1, le=64, description="blocks of an image, where they lie anywhere")
+
+
 class AugmentCorruption(_Corruption):
     """A random augmentation; the target is the image before it (Falcon et al., 2021, AAVAE).
 
@@ -64,6 +82,7 @@ CorruptionConfig = Annotated[
     | GaussianCorruption
     | MaskingCorruption
     | SaltAndPepperCorruption
+    | BlocksCorruption
     | AugmentCorruption,
     Field(discriminator="kind"),
 ]
@@ -71,7 +90,7 @@ CorruptionConfig = Annotated[
 
 def chooses_pixels(config: CorruptionConfig) -> bool:
     """Whether a corruption hits some pixels and leaves the others as they are."""
-    return isinstance(config, MaskingCorruption | SaltAndPepperCorruption)
+    return isinstance(config, MaskingCorruption | SaltAndPepperCorruption | BlocksCorruption)
 
 
 class Corrupted(NamedTuple):
@@ -104,7 +123,27 @@ def corrupt(config: CorruptionConfig, images: Tensor, draws: StepDraws) -> Corru
             draw = draws.rand("corruption", *pixels)
             salted = torch.where(draw < config.share, 1.0, images)
             return Corrupted(torch.where(draw < config.share / 2, 0.0, salted), draw < config.share)
+        case BlocksCorruption():
+            hit = _blocks(config, positions, draws)
+            shown = (~hit).sum((1, 2, 3), keepdim=True).clamp_min(1)
+            mean = (images * ~hit).sum((2, 3), keepdim=True) / shown
+            return Corrupted(torch.where(hit, mean, images), hit)
         case AugmentCorruption():
-            augment = Augment(config.augment)
-            params = augment.draw(draws.global_size, draws.generator("corruption"))
-            return Corrupted(augment.apply(images, params.rows(draws.start, draws.stop)))
+            return Corrupted(augmented(config.augment, images, draws, "corruption"))
+
+
+def _blocks(config: BlocksCorruption, sides: Sequence[int], draws: StepDraws) -> Tensor:
+    """Return which pixels lie in a block, bool [B, 1, H, W]."""
+    count = 1 if config.place == "central" else config.count
+    places = draws.rand("corruption", count, len(sides))
+    inside = []
+    for axis, side in enumerate(sides):
+        size = max(1, round(config.side * side))
+        room = side - size
+        first = (places[..., axis, None] * (room + 1)).floor()
+        if config.place == "central":
+            first = torch.full_like(first, room // 2)
+        positions = torch.arange(side, device=places.device) - first
+        inside.append((positions >= 0) & (positions < size))
+    rows, columns = inside
+    return (rows[..., :, None] & columns[..., None, :]).any(1, keepdim=True)

@@ -5,10 +5,12 @@ Shapes: N images, B rows of a batch, C channels, H height, W width.
 
 import math
 from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from data.image_rows import ImageRows
 from training.errors import InputError
@@ -46,6 +48,13 @@ def split_rows(count: int, share: float) -> tuple[Rows, Rows]:
     return np.sort(order[kept_out:]), np.sort(order[:kept_out])
 
 
+class Values(Protocol):
+    """What is known of images besides themselves."""
+
+    def at(self, rows: Rows) -> dict[str, Tensor]:
+        """Return the values of some rows by name, each [B]."""
+
+
 class HeldOutLoss:
     """A monitor: the losses and metrics of a step's phases on images that are not trained on.
 
@@ -60,6 +69,7 @@ class HeldOutLoss:
         rows: Rows,
         *,
         trained: Rows,
+        targets: Values | None = None,
         compared: Collection[str] = (),
     ) -> None:
         """Measure on rows of images uint8 [N, C, H, W], in batches of training's size.
@@ -69,11 +79,13 @@ class HeldOutLoss:
             images: all.
             rows: of those that are kept out.
             trained: of those that are trained on.
+            targets: what batches hold besides; None: nothing.
             compared: metrics that are measured on as many of these too, with the same weights;
                 what is larger on images held out is given as NAME_gap.
         """
         self._trainer = trainer
         self._images = images
+        self._targets = targets
         self._compared = compared
         rows = rows[:_MOST_IMAGES]
         alike = trained[np.linspace(0, len(trained) - 1, min(len(rows), len(trained)), dtype=int)]
@@ -108,11 +120,14 @@ class HeldOutLoss:
         count = sum(map(len, parts))
         totals: dict[str, float] = {}
         for part, rows in enumerate(parts):
-            batch = {"images": self._images[torch.from_numpy(rows)].to(device)}
+            values = {"images": self._images[torch.from_numpy(rows)]}
+            if self._targets is not None:
+                values |= self._targets.at(rows)
+            batch = {name: value.to(device) for name, value in values.items()}
             draws = StepDraws(0, part, device, len(rows), 0, len(rows))
-            values = self._trainer.evaluate(trainable, step - 1, batch, draws)
-            numbers = torch.stack([value.float() for value in values.values()]).tolist()
-            for name, number in zip(values, numbers, strict=True):
+            found = self._trainer.evaluate(trainable, step - 1, batch, draws)
+            numbers = torch.stack([value.float() for value in found.values()]).tolist()
+            for name, number in zip(found, numbers, strict=True):
                 totals[name] = totals.get(name, 0.0) + number * len(rows)
         return {name: total / count for name, total in totals.items()}
 

@@ -15,6 +15,7 @@ from models.residual import ResidualEncoderConfig
 from pretrain.contraction import EstimatedContraction, check_contraction, closed_form_norm
 from pretrain.corruption import (
     AugmentCorruption,
+    BlocksCorruption,
     CorruptionConfig,
     MaskingCorruption,
     NoCorruption,
@@ -137,8 +138,18 @@ def _check(config: AutoencoderLayerConfig, encoder: Encoder, *, key: str, stage:
             "encoder.activation_order: found 'pre' with objective.kind 'stacked', whose decoders "
             "end in an activation, while these stages give what comes before it; use post"
         )
+    is_lowest = stage == encoder.stage_names[0]
+    if (
+        isinstance(config.corruption, BlocksCorruption)
+        and not is_lowest
+        and len(encoder.output_shapes[stage]) == 1
+    ):
+        raise InputError(
+            f"{key}.corruption.kind: found 'blocks' with encoder.kind {spec.kind!r}, whose values "
+            "have no positions above the lowest stage's images; use masking or gaussian"
+        )
     activation = spec.activation
-    if stage == encoder.stage_names[0] or activation == "sigmoid":
+    if is_lowest or activation == "sigmoid":
         return
     if isinstance(config.corruption, SaltAndPepperCorruption):
         raise InputError(

@@ -8,6 +8,7 @@ from models.encoders import Encoder, InputContract, build_encoder
 from pretrain.config import ObjectiveConfig, PretrainConfig
 from pretrain.layer_rbm import RbmConfig
 from pretrain.stacked import StackedConfig
+from pretrain.start import started_encoder
 from training.errors import InputError
 from training.randomness import derive_seed
 
@@ -16,17 +17,22 @@ _LSUV_IMAGES = 256
 
 
 def encoder_for(config: PretrainConfig, images: Tensor) -> Encoder:
-    """Return the config's encoder, with weights drawn from the run's seed."""
+    """Return the config's encoder, its weights drawn from the run's seed, or those of `start`."""
     contract = input_contract(images)
-    if _takes_probabilities(config.objective):
-        plain = {"mean": (0.0,) * contract.channels, "std": (1.0,) * contract.channels}
+    seed = derive_seed(config.seed, "encoder")
+    plain = {"mean": (0.0,) * contract.channels, "std": (1.0,) * contract.channels}
+    takes_probabilities = _takes_probabilities(config.objective)
+    if config.start is not None:
+        encoder = started_encoder(config.start, config.encoder, contract, seed=seed)
+        if takes_probabilities and encoder.input != encoder.input.model_copy(update=plain):
+            raise InputError(
+                f"start: {config.start} normalizes images, and binary visible units take their "
+                "intensities as probabilities; set objective.visible to gaussian, or start: null"
+            )
+        return encoder
+    if takes_probabilities:
         contract = contract.model_copy(update=plain)
-    return build_encoder(
-        config.encoder,
-        contract,
-        seed=derive_seed(config.seed, "encoder"),
-        images=first_images(images),
-    )
+    return build_encoder(config.encoder, contract, seed=seed, images=first_images(images))
 
 
 def decoder_for(config: PretrainConfig, encoder: Encoder, images: Tensor) -> Decoder:

@@ -33,3 +33,9 @@ def turned(images: Tensor, draws: StepDraws, purpose: str) -> tuple[Tensor, Tens
     turns = draws.randint(purpose, TURNS)
     choices = [torch.rot90(images, turn, (2, 3)) for turn in range(TURNS)]
     return torch.stack(choices, 1)[torch.arange(len(images), device=images.device), turns], turns
+
+
+def every_turn(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return images [B, C, H, W] turned by 0, 1, 2 and 3 quarters, [4 * B], and by how many."""
+    turns = torch.arange(TURNS, device=images.device).repeat_interleave(len(images))
+    return torch.cat([torch.rot90(images, turn, (2, 3)) for turn in range(TURNS)]), turns

@@ -17,11 +17,13 @@ from data.urls import scheme_of
 from models.artifact import save_encoder
 from pretrain.build import build_objective
 from pretrain.config import PretrainConfig
-from pretrain.division import Division, divide
 from pretrain.gan_health import REPORT
 from pretrain.held_out import HeldOutLoss
+from pretrain.learning_set import LearningSet, learning_set
 from pretrain.objective import Objective
 from pretrain.probe import OnlineProbe
+from pretrain.start import origin_of
+from pretrain.targets import TargetBatches
 from training.compute import make_accelerator
 from training.config import dump_config, load_config
 from training.errors import NonFiniteLossError
@@ -76,21 +78,28 @@ def pretrain(path: str, overrides: Sequence[str], *, resume: bool, overwrite: bo
         exports=[ARTIFACT, REPORT],
     )
     store = config.data.open_images()
-    trainer = make_trainer(config, store, accelerator)
+    learned = learning_set(config, store)
+    trainer = make_trainer(config, store, accelerator, learned=learned)
     objective = trainer.trainable
     assert isinstance(objective, Objective)
     if accelerator.is_main_process:
-        for warning in objective.warnings:
+        notes = learned.targets.notes if learned.targets is not None else ()
+        for warning in (*objective.warnings, *notes):
             print(f"warning: {warning}")
-    division = divide(store, config.data.held_out)
-    trained_on = _trained_on(division)
+    trained_on = _trained_on(config, learned)
     provenance: dict[str, Any] = {"seed": config.seed, "data": trained_on}
-    rows, kept_out = division.trained, division.held_out
+    rows, kept_out = learned.trained, learned.held_out
     monitors: list[Monitor] = [*objective.monitors(store.images, rows, kept_out, folder)]
     if config.data.held_out > 0:
-        compared = objective.compared
         monitors.append(
-            HeldOutLoss(trainer, store.images, kept_out, trained=rows, compared=compared)
+            HeldOutLoss(
+                trainer,
+                store.images,
+                kept_out,
+                trained=rows,
+                targets=learned.targets,
+                compared=objective.compared,
+            )
         )
     if config.probe.shards is not None:
         labeled = config.data.open(config.probe.shards)
@@ -149,25 +158,30 @@ def make_trainer(
     store: Store,
     accelerator: Accelerator,
     *,
+    learned: LearningSet | None = None,
     total_steps: int | None = None,
     schedule: ScheduleConfig | None = None,
 ) -> Trainer:
     """Return the trainer of a fresh run on the images of `store` that are not held out.
 
     Args:
+        learned: what `learning_set` gave, where it was asked already.
         total_steps: in place of the config's length.
         schedule: in place of the config's schedule.
     Raises:
         InputError, ModelError: the config does not fit the images or the machine; one line.
     """
-    division = divide(store, config.data.held_out)
-    batches = division.batches(
+    learned = learned or learning_set(config, store)
+    batches = learned.batches(
         batch_size=config.batch_size, seed=config.seed, device=accelerator.device
     )
-    objective = build_objective(config, division.sample())
+    objective = build_objective(config, learned.sample(), learned.targets, count=learned.count)
+    source = objective.read(batches)
+    if learned.targets is not None:
+        source = TargetBatches(source, batches, learned.targets)
     return Trainer(
         objective,
-        objective.read(batches),
+        source,
         total_steps=total_steps or config.steps or batches.steps(config.epochs or 0),
         schedule=schedule or config.schedule,
         compute=config.compute,
@@ -193,13 +207,18 @@ def _facts(objective: Objective, images: Tensor) -> Mapping[str, JsonValue]:
     return facts
 
 
-def _trained_on(division: Division) -> dict[str, str | int | None]:
-    store = division.store
-    return {
+def _trained_on(config: PretrainConfig, learned: LearningSet) -> dict[str, Any]:
+    store = learned.store
+    facts: dict[str, Any] = {
         "fingerprint": store.fingerprint,
-        "images": division.count,
+        "images": learned.count,
         "dataset": store.info.name if store.info else None,
     }
+    if learned.targets is not None:
+        facts |= learned.targets.provenance()
+    if config.start is not None:
+        facts["start"] = origin_of(config.start)
+    return facts
 
 
 def _what_next(
@@ -219,8 +238,8 @@ def _what_next(
     curve = ["python", "-m", "downstream", "curve", "configs/downstream/quickstart.yaml"]
     curve += [f"name={config.name}-curve", f"encoder={artifact}"]
     shards = config.data.shards
-    is_path = isinstance(shards, str) and scheme_of(shards) is None
-    if is_path and store.info and store.info.counts.get("test"):
+    has_test = store.info is not None and store.info.counts.get("test", 0) > 0
+    if isinstance(shards, str) and scheme_of(shards) is None and has_test:
         folder = Path(shards).parent
         curve += [f"data.{split}={folder / f'{split}-*.tar'}" for split in ("train", "test")]
     made = "there is" if result.status == "already_finished" else "wrote"

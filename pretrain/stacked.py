@@ -15,7 +15,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import Tensor, nn
 
-from data.augment import Augment
 from data.batches import Batches
 from models.encoders import Encoder
 from pretrain.corruption import CorruptionConfig, NoCorruption, corrupt
@@ -26,6 +25,7 @@ from pretrain.objective import Objective, to_float
 from pretrain.pictures import first_layer_filters, in_rows
 from pretrain.reconstruction import ErrorName, as_intensities, errors
 from pretrain.stage_inputs import Below, StageInputs, features_at_rest
+from pretrain.views import augmented
 from training.errors import InputError
 from training.loop import BatchSource
 from training.optimizers import OptimizerConfig
@@ -239,9 +239,7 @@ class Stacked(Objective):
         if layer.augment is None:
             return inputs, inputs
         assert images is not None
-        augment = Augment(layer.augment)
-        params = augment.draw(draws.global_size, draws.generator("augment"))
-        seen = augment.apply(images, params.rows(draws.start, draws.stop))
+        seen = augmented(layer.augment, images, draws, "augment")
         return inputs, self._below(layer.stage, seen)
 
     def _below(self, stage: str, images: Tensor) -> Tensor:

@@ -221,10 +221,10 @@ def draw_schedule(path: str, overrides: Sequence[str], out: Path) -> None:
 def _steps_of_epochs(config: PretrainConfig) -> int:
     import torch
 
-    from pretrain.division import divide
+    from pretrain.learning_set import learning_set
 
-    division = divide(config.data.open_images(), config.data.held_out)
-    batches = division.batches(
+    learned = learning_set(config, config.data.open_images())
+    batches = learned.batches(
         batch_size=config.batch_size, seed=config.seed, device=torch.device("cpu")
     )
     return batches.steps(config.epochs or 0)

@@ -158,9 +158,14 @@ def mean_over_ranks(accelerator: Accelerator, values: Tensor) -> Tensor:
     return accelerator.reduce(values, reduction="mean")
 
 
+def has_ranks() -> bool:
+    """Tell whether this process is one of several that train together."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Return the sum of a tensor over all ranks, where there are several. All must call it."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not has_ranks():
         return values
     total = values.clone()
     torch.distributed.all_reduce(total)

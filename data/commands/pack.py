@@ -54,6 +54,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="key,label of a folder's or zip's images by path; subfolders then name no classes",
     )
     pack.add_argument(
+        "--classes", metavar="A,B,...", help="pack these alone, by names or numbers, from 0 on"
+    )
+    pack.add_argument(
         "--encode",
         choices=("png", "jpeg", "webp", "keep"),
         default="png",
@@ -109,7 +112,8 @@ def _run(args: argparse.Namespace) -> int:
 
     def on_start(source: Source) -> None:
         nonlocal progress
-        print(f"packing {source.name}: {counts_in_words(source.counts)} images", flush=True)
+        of = "images, of which some are packed" if args.classes else "images"
+        print(f"packing {source.name}: {counts_in_words(source.counts)} {of}", flush=True)
         progress = Progress("packing", sum(source.counts.values()))
 
     def on_image() -> None:
@@ -124,6 +128,7 @@ def _run(args: argparse.Namespace) -> int:
             args.out,
             size=args.size,
             labels=args.labels,
+            classes=args.classes.split(",") if args.classes else None,
             encode=args.encode,
             quality=args.quality,
             shard_size=args.shard_size,

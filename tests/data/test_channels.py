@@ -11,8 +11,8 @@ from data.__main__ import main
 from data.dataset import read_dataset_info
 from data.decode import decode_image, npy_shape
 from data.errors import DataError
-from data.indexed_store import open_images
 from data.pack import pack
+from data.reading import open_images
 from data.store import ReadingConfig, open_store
 from data.verify import verify
 from tests.data.packed import unpack

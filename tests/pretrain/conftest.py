@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from pretrain.run import pretrain
 from tests.processes import run_module
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,6 +44,18 @@ def config(tmp_path: Path, shards: Path) -> Path:
     path = tmp_path / "digits.yaml"
     path.write_text(CONFIG.format(shards=shards / "train-*.tar"))
     return path
+
+
+@pytest.fixture
+def train(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretrain by CONFIG and overrides in this process, in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides: str, resume: bool = False, overwrite: bool = False) -> None:
+        quick = [*overrides, "log.trackers=[]"]
+        pretrain(str(config), quick, resume=resume, overwrite=overwrite)
+
+    return run
 
 
 @pytest.fixture

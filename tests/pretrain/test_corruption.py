@@ -6,6 +6,7 @@ import torch
 from data.augment import AugmentConfig
 from pretrain.corruption import (
     AugmentCorruption,
+    BlocksCorruption,
     CorruptionConfig,
     GaussianCorruption,
     MaskingCorruption,
@@ -20,6 +21,7 @@ ALL = [
     GaussianCorruption(),
     MaskingCorruption(),
     SaltAndPepperCorruption(),
+    BlocksCorruption(),
     AugmentCorruption(),
 ]
 
@@ -49,6 +51,36 @@ def test_each_step_corrupts_anew(config: CorruptionConfig) -> None:
 
 def test_none_leaves_the_image() -> None:
     assert torch.equal(corrupt(NoCorruption(), images(), draws()).images, images())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_blocks_hide_rectangles_behind_the_mean_of_what_is_left(count: int) -> None:
+    found = corrupt(BlocksCorruption(side=0.4, count=count), images(), draws())
+    assert found.hit is not None and found.hit.shape == (64, 1, 12, 10)
+    sizes = found.hit.sum((1, 2, 3))
+    if count == 1:
+        assert (sizes == 5 * 4).all()
+        rows, columns = found.hit.any(3).sum(2), found.hit.any(2).sum(2)
+        assert (rows == 5).all() and (columns == 4).all()
+        corners = found.hit[:, 0].flatten(1).int().argmax(1)
+        assert len(corners.unique()) > 30  # of 8 x 7 places
+    else:
+        assert 20 < sizes.float().mean() < 60
+    picture, hidden = images()[5], found.hit[5, 0]
+    for channel in range(3):
+        shown = picture[channel][~hidden]
+        assert torch.equal(found.images[5, channel][~hidden], shown)
+        torch.testing.assert_close(
+            found.images[5, channel][hidden], shown.mean().expand(int(hidden.sum()))
+        )
+
+
+def test_a_central_block_lies_in_the_middle() -> None:
+    found = corrupt(BlocksCorruption(place="central"), images(), draws())
+    assert found.hit is not None
+    wanted = torch.zeros(12, 10, dtype=torch.bool)
+    wanted[3:9, 2:7] = True
+    assert torch.equal(found.hit, wanted.expand(64, 1, 12, 10))
 
 
 def test_gaussian_noise_has_its_standard_deviation() -> None:

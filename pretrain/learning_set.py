@@ -1,0 +1,123 @@
+"""What a run learns from: its images, which of them are held out, and what it is told of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.batches import Batches
+from data.order import Order
+from data.reading import IndexedStore, MixedStore, Store, StreamedStore
+from pretrain.combined import CombinedConfig
+from pretrain.config import ObjectiveConfig, PretrainConfig
+from pretrain.held_out import Rows, split_rows
+from pretrain.labels import LabelsConfig, label_targets
+from pretrain.supervised import SupervisedConfig, class_targets
+from pretrain.targets import Targets, all_of
+from training.errors import InputError
+
+_SAMPLE = 10_000
+_DECODED_SAMPLE = 1000
+"""Of images that are decoded for it."""
+_STREAMED_ROWS = 10_000
+"""Streamed images that monitors may look at."""
+
+
+@dataclass(frozen=True)
+class LearningSet:
+    """Which images of a store.
+
+    Fields:
+        trained, held_out: rows int64, ascending, of those that are trained on, and of those that
+            are only measured on; of streamed images the first 10,000 of either.
+        count: how many are trained on.
+        targets: what the objective learns of them besides; None: it reads no labels.
+    """
+
+    store: Store
+    trained: Rows
+    held_out: Rows
+    count: int
+    targets: Targets | None
+
+    def sample(self) -> Tensor:
+        """Return images that are trained on, uint8 [M, C, H, W]: all that lie in memory, where
+        none is left out, else some."""
+        if isinstance(self.store, StreamedStore):  # side by side, for each shard is fetched
+            return self.store.images[: min(self.count, _DECODED_SAMPLE)]
+        if isinstance(self.store, IndexedStore | MixedStore):
+            return self.store.images[self._every(_DECODED_SAMPLE)]
+        if self.count < len(self.store):  # all others would take their size in memory
+            return self.store.images[self._every(_SAMPLE)]
+        return self.store.images
+
+    def batches(self, *, batch_size: int, seed: int, device: torch.device) -> Batches:
+        """Return batches of the images that are trained on."""
+        store = self.store
+        order: Order | None = None
+        if isinstance(store, StreamedStore):
+            order = store.order(batch_size=batch_size, seed=seed)
+        elif isinstance(store, MixedStore):
+            order = store.order(self.trained, batch_size=batch_size, seed=seed)
+        return Batches(
+            store.images,
+            indices=None if isinstance(store, StreamedStore) else self.trained,
+            batch_size=batch_size,
+            seed=seed,
+            device=device,
+            order=order,
+        )
+
+    def _every(self, most: int) -> Tensor:
+        return torch.from_numpy(self.trained[:: max(1, self.count // most)])
+
+
+def learning_set(config: PretrainConfig, store: Store) -> LearningSet:
+    """Return what a run learns from; labels are read where its objective learns them alone.
+
+    Of streamed images whole shards are held out, which was done when they were opened.
+
+    Raises:
+        InputError: labels that are missing or do not fit, or no images on one of the sides.
+    """
+    targets = _targets(config.objective, store, config)
+    if isinstance(store, StreamedStore):
+        first, last = store.trained, min(len(store), store.trained + _STREAMED_ROWS)
+        trained = np.arange(min(first, _STREAMED_ROWS))
+        return LearningSet(store, trained, np.arange(first, last), first, None)
+    rows = np.arange(len(store)) if targets is None else targets.rows
+    trained, held_out = split_rows(len(rows), config.data.held_out)
+    return LearningSet(store, rows[trained], rows[held_out], len(trained), targets)
+
+
+def _targets(objective: ObjectiveConfig, store: Store, config: PretrainConfig) -> Targets | None:
+    match objective:
+        case SupervisedConfig() | LabelsConfig() if isinstance(store, StreamedStore):
+            raise InputError(
+                f"objective.kind: found {objective.kind!r}, which learns labels, and those of "
+                "streamed images are not read; give shards here and data.mode resident or indexed"
+            )
+        case SupervisedConfig() | LabelsConfig() if isinstance(store, MixedStore):
+            raise InputError(
+                f"objective.kind: found {objective.kind!r}, which learns labels, and those of "
+                "several sources do not mean the same; name one source as data.shards"
+            )
+        case SupervisedConfig():
+            return class_targets(objective, store)
+        case LabelsConfig():
+            cache = Path(config.runs_dir, ".cache", "labels")
+            return label_targets(objective, store, config.data.shards, cache)
+        case CombinedConfig():
+            parts = {}
+            for name, part in objective.parts.items():
+                try:
+                    targets = _targets(part.objective, store, config)
+                except InputError as error:
+                    raise InputError(f"objective.parts.{name}: {error}") from None
+                if targets is not None:
+                    parts[name] = targets
+            return all_of(parts)
+        case _:
+            return None

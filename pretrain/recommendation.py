@@ -1,0 +1,179 @@
+"""What short runs recommend, and how certain that is.
+
+Shapes: N labelled images.
+"""
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from pretrain.label_free_scores import OPINIONS, mean_ranks
+from pretrain.recommend import Plan, best_first
+from pretrain.short_run import ShortRun
+from training.console import format_seconds
+
+_STANDARD_ERRORS = 2.0
+_AGREEING = 0.7
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A preset's place.
+
+    Fields:
+        run: its longest short run.
+        accuracy, standard_error: of heads on images they have not seen; None without labels.
+        behind, behind_error: how far its accuracy is behind the first preset's on the same images,
+            and the standard error of that; None without labels, and of another round.
+        place: mean place by the scores without labels among its round's runs.
+    """
+
+    preset: str
+    run: ShortRun
+    accuracy: float | None
+    standard_error: float | None
+    behind: float | None
+    behind_error: float | None
+    place: float
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether it is measurably behind the first."""
+        if self.behind is None or self.behind_error is None:
+            return False
+        return self.behind > _STANDARD_ERRORS * self.behind_error
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The ranking, the certainty in words, and the command of the full run."""
+
+    ranking: Sequence[Ranked]
+    left_out: Sequence[ShortRun]
+    certainty: str
+    command: str
+
+    def as_json(self) -> dict[str, object]:
+        """Return it fit for JSON."""
+        return {
+            "ranking": [{**asdict(one), "run": one.run.round} for one in self.ranking],
+            "left_out": {run.preset: run.problem for run in self.left_out},
+            "certainty": self.certainty,
+            "command": self.command,
+        }
+
+
+def recommendation(plan: Plan, runs: Sequence[ShortRun]) -> Recommendation:
+    """Return what finished rounds recommend."""
+    rounds = range(max(run.round for run in runs), -1, -1)
+    ranking: list[Ranked] = []
+    for number in rounds:
+        ordered = best_first(runs, number)
+        places, _ = mean_ranks([run.scores for run in ordered]) if ordered else ([], 0.0)
+        for run, place in zip(ordered, places, strict=True):
+            if all(run.preset != one.preset for one in ranking):
+                first = ranking[0].run if ranking else run
+                ranking.append(_ranked(run, first, place))
+    left_out = [run for run in runs if run.problem is not None]
+    best = ranking[0]
+    command = ["python", "-m", "pretrain", plan.configs[best.preset], f"data.shards={plan.shards}"]
+    return Recommendation(
+        ranking,
+        left_out,
+        _by_labels(plan, ranking) if plan.labels is not None else _by_scores(runs, best.preset),
+        shlex.join([*command, *plan.overrides]),
+    )
+
+
+def _ranked(run: ShortRun, first: ShortRun, place: float) -> Ranked:
+    if run.hits is None:
+        return Ranked(run.preset, run, None, None, None, None, place)
+    right, best = run.right(), first.right()
+    accuracy = float(right.mean())
+    error = math.sqrt(accuracy * (1 - accuracy) / len(right))
+    if run.round != first.round:
+        return Ranked(run.preset, run, accuracy, error, None, None, place)
+    gaps = best.astype(float) - right
+    gap_error = float(gaps.std(ddof=1) / math.sqrt(len(gaps)))
+    return Ranked(run.preset, run, accuracy, error, float(gaps.mean()), gap_error, place)
+
+
+def _by_labels(plan: Plan, ranking: Sequence[Ranked]) -> str:
+    best = ranking[0]
+    rivals = [one for one in ranking[1:] if one.behind is not None]
+    counted = (
+        f"These {len(best.run.right()):,} labels have chosen: they count among those of whatever "
+        "is reported."
+    )
+    if not rivals:
+        return f"{best.preset} alone was left. {counted}"
+    rival = rivals[0]
+    assert rival.behind is not None and rival.behind_error is not None
+    gap = f"{100 * rival.behind:.1f} ± {100 * rival.behind_error:.1f} points (standard error)"
+    if rival.told_apart:
+        return f"Certain enough: {best.preset} is ahead of {rival.preset} by {gap}. {counted}"
+    return (
+        f"Not certain: {best.preset} is ahead of {rival.preset} by {gap}, which these labels "
+        f"do not tell apart; a longer --budget or a larger --count may. {counted}"
+    )
+
+
+def _by_scores(runs: Sequence[ShortRun], best: str) -> str:
+    first = best_first(runs, 0)
+    _, concordance = mean_ranks([run.scores for run in first])
+    opinions = zip(*(run.scores.better() for run in first), strict=True)
+    favourites = [
+        f"{first[values.index(max(values))].preset} by {opinion}"
+        for opinion, values in zip(OPINIONS, opinions, strict=True)
+    ]
+    agreement = "agree" if concordance >= _AGREEING else "disagree"
+    return (
+        f"Label-free scores {agreement} (Kendall's W {concordance:.2f}, 1 is the same order; in "
+        f"the first round they put first {', '.join(favourites)}). Without labels this is a hint: "
+        f"no score knows what is to be told apart. --labels with a few of them ranks by that."
+    )
+
+
+def ranking_table(found: Recommendation) -> str:
+    """Return the ranking as lines of text, then who was left out and why."""
+    labelled = found.ranking[0].accuracy is not None
+    lines = [
+        [
+            "",
+            "preset",
+            *(["accuracy, % ± standard error"] if labelled else []),
+            "mean place by scores",
+            "effective rank",
+            "decay",
+            "alignment",
+            "uniformity",
+            "round",
+            "steps",
+            "full run",
+        ]
+    ]
+    for place, one in enumerate(found.ranking, start=1):
+        scores = one.run.scores
+        accuracy = []
+        if one.accuracy is not None and one.standard_error is not None:
+            accuracy = [f"{100 * one.accuracy:.1f} ± {100 * one.standard_error:.1f}"]
+        lines.append(
+            [
+                f"{place}.",
+                one.preset,
+                *accuracy,
+                f"{one.place:.1f}",
+                f"{scores.rank:.1f}",
+                f"{scores.decay:.2f}",
+                f"{scores.alignment:.2f}",
+                f"{scores.uniformity:.2f}",
+                str(one.run.round + 1),
+                f"{one.run.steps:,}",
+                f"about {format_seconds(one.run.full_seconds)}",
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    table += [f"left out: {run.preset}: {run.problem}" for run in found.left_out]
+    return "\n".join(table)
