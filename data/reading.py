@@ -54,14 +54,14 @@ def open_images(
     sources = [one for one in shards if isinstance(one, WeightedShards)]
     if sources:
         return mix([_open_local(config, source, mode) for source in sources], sources)
-    assert isinstance(shards, str) or all(isinstance(one, str) for one in shards)
+    plain = shards if isinstance(shards, str) else [str(one) for one in shards]
     if mode == "auto":
-        mode = _mode_of(config, shards)
+        mode = _mode_of(config, plain)
     if mode == "streaming":
-        return open_streamed(config, shards, streaming, held_out)
+        return open_streamed(config, plain, streaming, held_out)
     if mode == "indexed":
-        return open_indexed(config, shards)
-    return config.open(shards)
+        return open_indexed(config, plain)
+    return config.open(plain)
 
 
 def _open_local(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data.batches import Batches
 from data.order import Order
-from data.reading import IndexedStore, MixedStore, Store, StreamedStore
+from data.reading import IndexedStore, MixedStore, ResidentStore, Store, StreamedStore
 from pretrain.combined import CombinedConfig
 from pretrain.config import ObjectiveConfig, PretrainConfig
 from pretrain.held_out import Rows, split_rows
@@ -94,21 +94,12 @@ def learning_set(config: PretrainConfig, store: Store) -> LearningSet:
 
 def _targets(objective: ObjectiveConfig, store: Store, config: PretrainConfig) -> Targets | None:
     match objective:
-        case SupervisedConfig() | LabelsConfig() if isinstance(store, StreamedStore):
-            raise InputError(
-                f"objective.kind: found {objective.kind!r}, which learns labels, and those of "
-                "streamed images are not read; give shards here and data.mode resident or indexed"
-            )
-        case SupervisedConfig() | LabelsConfig() if isinstance(store, MixedStore):
-            raise InputError(
-                f"objective.kind: found {objective.kind!r}, which learns labels, and those of "
-                "several sources do not mean the same; name one source as data.shards"
-            )
         case SupervisedConfig():
-            return class_targets(objective, store)
+            return class_targets(objective, _with_labels(objective.kind, store))
         case LabelsConfig():
             cache = Path(config.runs_dir, ".cache", "labels")
-            return label_targets(objective, store, config.data.shards, cache)
+            labelled = _with_labels(objective.kind, store)
+            return label_targets(objective, labelled, config.data.first_shards, cache)
         case CombinedConfig():
             parts = {}
             for name, part in objective.parts.items():
@@ -121,3 +112,18 @@ def _targets(objective: ObjectiveConfig, store: Store, config: PretrainConfig) -
             return all_of(parts)
         case _:
             return None
+
+
+def _with_labels(kind: str, store: Store) -> ResidentStore | IndexedStore:
+    """Return a store whose labels are read.
+
+    Raises:
+        InputError: it is streamed, or several.
+    """
+    if isinstance(store, StreamedStore):
+        why = "streamed images are not read; give shards here and data.mode resident or indexed"
+    elif isinstance(store, MixedStore):
+        why = "several sources do not mean the same; name one source as data.shards"
+    else:
+        return store
+    raise InputError(f"objective.kind: found {kind!r}, which learns labels, and those of {why}")

@@ -88,6 +88,7 @@ def test_mistakes_are_one_line(sets, tmp_path, capsys):
         ("data.size=null", "set data.size and data.channels"),
         ("batch_size=3", "less than an image in each batch of 3"),
         ("data.shards=[{shards: x.tar, wieght: 2}]", "wieght"),
+        ("objective={kind: supervised}", "those of several sources do not mean the same"),
     ):
         assert main([config(tmp_path, sets), override, "--overwrite"]) == 2
         errors = capsys.readouterr().err
