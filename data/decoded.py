@@ -60,7 +60,9 @@ class DecodedImages(ABC):
         Raises:
             DataError: naming the sample that does not decode, or has another shape.
         """
-        batch = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        # Channels last, as most decoders give them: an image is then one copy.
+        channels, height, width = self.shape[1:]
+        batch = np.empty((len(rows), height, width, channels), np.uint8).transpose(0, 3, 1, 2)
         starts = range(0, len(rows), _ROWS_TOGETHER)
 
         def fill(start: int) -> None:

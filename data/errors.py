@@ -10,6 +10,8 @@ class DataError(ValueError):
 def printable(text: str) -> str:
     """Return text that files hold, safe for a line of a terminal: what cannot be printed is
     escaped."""
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )

@@ -63,6 +63,9 @@ class ShardCache:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_same(file.fileno(), part):
                 return  # another process fetched it, or took it away, while this one waited
+            if path.exists():  # or just before this file was made
+                part.unlink()
+                return
             try:
                 if file.tell() < state.size:
                     self._files.download(url, state, file)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from data.errors import DataError, printable
 from data.shards import expand_braces, matching_files
@@ -97,5 +97,6 @@ def _checked_scheme(one: str) -> str | None:
 
 def _is_pattern(url: str, scheme: str) -> bool:
     if scheme in ("http", "https"):
-        return any(character in urlsplit(url).path for character in "*[")
-    return any(character in url for character in "*?[")
+        path = url.partition("?")[0]
+        return "*" in path or "[" in path
+    return "*" in url or "?" in url or "[" in url

@@ -19,6 +19,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -112,14 +113,13 @@ class StreamOrder:
         positions = step * self.batch_size + np.arange(self.batch_size)
         return positions[np.argsort(positions % self._lanes, kind="stable")]
 
-    def _by_lane(
-        self, positions: npt.NDArray[np.int64]
-    ) -> Iterator[tuple[int, int, npt.NDArray[np.intp]]]:
-        """Yield (epoch, lane, the rows of `positions` that are theirs)."""
+    def _by_lane(self, positions: npt.NDArray[np.int64]) -> Iterator[tuple[int, int, slice]]:
+        """Yield (epoch, lane, the rows of positions sorted by lane that are theirs)."""
         epochs, lanes = positions // len(self), positions % self._lanes
-        for epoch in np.unique(epochs):
-            for lane in np.unique(lanes[epochs == epoch]):
-                yield int(epoch), int(lane), np.flatnonzero((epochs == epoch) & (lanes == lane))
+        changes = np.flatnonzero((np.diff(epochs) != 0) | (np.diff(lanes) != 0)) + 1
+        for first, stop in pairwise([0, *changes.tolist(), len(positions)]):
+            if first < stop:
+                yield int(epochs[first]), int(lanes[first]), slice(first, stop)
 
     def _places(self, epoch: int, lane: int, positions: npt.NDArray[np.int64]) -> Places:
         """The places of ascending positions of one lane in one epoch."""

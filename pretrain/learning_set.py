@@ -55,15 +55,15 @@ class LearningSet:
 
     def batches(self, *, batch_size: int, seed: int, device: torch.device) -> Batches:
         """Return batches of the images that are trained on."""
-        store = self.store
+        indices: Rows | None = self.trained
         order: Order | None = None
-        if isinstance(store, StreamedStore):
-            order = store.order(batch_size=batch_size, seed=seed)
-        elif isinstance(store, MixedStore):
-            order = store.order(self.trained, batch_size=batch_size, seed=seed)
+        if isinstance(self.store, StreamedStore):
+            indices, order = None, self.store.order(batch_size=batch_size, seed=seed)
+        elif isinstance(self.store, MixedStore):
+            order = self.store.order(self.trained, batch_size=batch_size, seed=seed)
         return Batches(
-            store.images,
-            indices=None if isinstance(store, StreamedStore) else self.trained,
+            self.store.images,
+            indices=indices,
             batch_size=batch_size,
             seed=seed,
             device=device,
@@ -82,24 +82,36 @@ def learning_set(config: PretrainConfig, store: Store) -> LearningSet:
     Raises:
         InputError: labels that are missing or do not fit, or no images on one of the sides.
     """
-    targets = _targets(config.objective, store, config)
     if isinstance(store, StreamedStore):
+        _refuse_labels(
+            config.objective,
+            "streamed images are not read; give shards here and data.mode resident or indexed",
+        )
         first, last = store.trained, min(len(store), store.trained + _STREAMED_ROWS)
         trained = np.arange(min(first, _STREAMED_ROWS))
         return LearningSet(store, trained, np.arange(first, last), first, None)
+    targets = None
+    if isinstance(store, MixedStore):
+        _refuse_labels(
+            config.objective,
+            "several sources do not mean the same; name one source as data.shards",
+        )
+    else:
+        targets = _targets(config.objective, store, config)
     rows = np.arange(len(store)) if targets is None else targets.rows
     trained, held_out = split_rows(len(rows), config.data.held_out)
     return LearningSet(store, rows[trained], rows[held_out], len(trained), targets)
 
 
-def _targets(objective: ObjectiveConfig, store: Store, config: PretrainConfig) -> Targets | None:
+def _targets(
+    objective: ObjectiveConfig, store: ResidentStore | IndexedStore, config: PretrainConfig
+) -> Targets | None:
     match objective:
         case SupervisedConfig():
-            return class_targets(objective, _with_labels(objective.kind, store))
+            return class_targets(objective, store)
         case LabelsConfig():
             cache = Path(config.runs_dir, ".cache", "labels")
-            labelled = _with_labels(objective.kind, store)
-            return label_targets(objective, labelled, config.data.first_shards, cache)
+            return label_targets(objective, store, config.data.first_shards, cache)
         case CombinedConfig():
             parts = {}
             for name, part in objective.parts.items():
@@ -114,16 +126,14 @@ def _targets(objective: ObjectiveConfig, store: Store, config: PretrainConfig) -
             return None
 
 
-def _with_labels(kind: str, store: Store) -> ResidentStore | IndexedStore:
-    """Return a store whose labels are read.
-
-    Raises:
-        InputError: it is streamed, or several.
-    """
-    if isinstance(store, StreamedStore):
-        why = "streamed images are not read; give shards here and data.mode resident or indexed"
-    elif isinstance(store, MixedStore):
-        why = "several sources do not mean the same; name one source as data.shards"
-    else:
-        return store
-    raise InputError(f"objective.kind: found {kind!r}, which learns labels, and those of {why}")
+def _refuse_labels(objective: ObjectiveConfig, why: str) -> None:
+    match objective:
+        case SupervisedConfig() | LabelsConfig():
+            raise InputError(
+                f"objective.kind: found {objective.kind!r}, which learns labels, and those of {why}"
+            )
+        case CombinedConfig():
+            for part in objective.parts.values():
+                _refuse_labels(part.objective, why)
+        case _:
+            return

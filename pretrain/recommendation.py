@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from pretrain.label_free_scores import OPINIONS, mean_ranks
 from pretrain.recommend import Plan, best_first
-from pretrain.short_run import ShortRun
+from pretrain.short_run import LEAST_STEPS, ShortRun
 from training.console import format_seconds
 
 _STANDARD_ERRORS = 2.0
@@ -76,12 +76,19 @@ def recommendation(plan: Plan, runs: Sequence[ShortRun]) -> Recommendation:
                 first = ranking[0].run if ranking else run
                 ranking.append(_ranked(run, first, place))
     left_out = [run for run in runs if run.problem is not None]
+    certainty = _by_labels(ranking) if plan.labels is not None else _by_scores(runs)
+    hurried = [run.preset for run in runs if run.round == 0 and 0 < run.steps <= LEAST_STEPS]
+    if hurried:
+        certainty += (
+            f" There was time for {LEAST_STEPS} steps alone of {', '.join(hurried)}: give a larger "
+            "--budget."
+        )
     best = ranking[0]
     command = ["python", "-m", "pretrain", plan.configs[best.preset], f"data.shards={plan.shards}"]
     return Recommendation(
         ranking,
         left_out,
-        _by_labels(plan, ranking) if plan.labels is not None else _by_scores(runs, best.preset),
+        certainty,
         shlex.join([*command, *plan.overrides]),
     )
 
@@ -99,7 +106,7 @@ def _ranked(run: ShortRun, first: ShortRun, place: float) -> Ranked:
     return Ranked(run.preset, run, accuracy, error, float(gaps.mean()), gap_error, place)
 
 
-def _by_labels(plan: Plan, ranking: Sequence[Ranked]) -> str:
+def _by_labels(ranking: Sequence[Ranked]) -> str:
     best = ranking[0]
     rivals = [one for one in ranking[1:] if one.behind is not None]
     counted = (
@@ -119,7 +126,7 @@ def _by_labels(plan: Plan, ranking: Sequence[Ranked]) -> str:
     )
 
 
-def _by_scores(runs: Sequence[ShortRun], best: str) -> str:
+def _by_scores(runs: Sequence[ShortRun]) -> str:
     first = best_first(runs, 0)
     _, concordance = mean_ranks([run.scores for run in first])
     opinions = zip(*(run.scores.better() for run in first), strict=True)

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 _SCORED_IMAGES = 500
 _TIMED_STEPS = 3
-_LEAST_STEPS = 5
+LEAST_STEPS = 5
+"""That a run takes however little time there is."""
 _LONGEST = 1.5
 """A run that takes so many times its seconds, since its steps grow slower, is ended."""
 
@@ -196,7 +197,7 @@ def _trained(
     else:
         each, measuring = config.batch_size / before.images_per_second, before.measuring_seconds
     left = seconds - (time.perf_counter() - begin) - measuring
-    steps = min(total, max(_LEAST_STEPS, int(left / each)))
+    steps = min(total, max(LEAST_STEPS, int(left / each)))
     trainer = make_trainer(config, store, accelerator, learned=learned, total_steps=steps)
     began = time.perf_counter()
     taken = 0
@@ -205,7 +206,7 @@ def _trained(
         taken += 1
         if stop.requested:
             return None
-        if taken >= _LEAST_STEPS and time.perf_counter() - begin > _LONGEST * seconds:
+        if taken >= LEAST_STEPS and time.perf_counter() - begin > _LONGEST * seconds:
             break
     each = (time.perf_counter() - began) / taken
     with trainer.exportable() as trainable:

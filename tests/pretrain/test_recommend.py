@@ -70,7 +70,7 @@ def test_halving_keeps_the_better_half_down_to_two() -> None:
 
 def a_run(preset: str, number: int, right: str | None, rank: float = 1.0) -> ShortRun:
     scores = {"rank": rank, "decay": 1.0, "alignment": 0.1, "uniformity": -1.0}
-    return ShortRun(preset=preset, round=number, steps=5, seconds=1, hits=right, **scores)
+    return ShortRun(preset=preset, round=number, steps=900, seconds=1, hits=right, **scores)
 
 
 def test_certainty_is_that_of_paired_differences(config: Path, shards: Path) -> None:
@@ -93,6 +93,10 @@ def test_certainty_is_that_of_paired_differences(config: Path, shards: Path) -> 
     close = [a_run("digits", 0, "1" * 51 + "0" * 49), a_run("other", 0, "0" * 50 + "1" * 50)]
     found = recommendation(plan, close)
     assert found.certainty.startswith("Not certain") and not found.ranking[1].told_apart
+
+    hurried = [close[0], close[1].model_copy(update={"steps": 5})]
+    assert "5 steps alone of other: give a larger" in recommendation(plan, hurried).certainty
+    assert "larger --budget." not in found.certainty
 
     without = make_plan(pattern, [str(config), str(other)], [], seconds=10, labels=None, count=None)
     runs = [a_run("digits", 0, None, rank=2.0), a_run("other", 0, None, rank=9.0)]
