@@ -46,15 +46,15 @@ class HttpTransport:
         return sync(self._system.loop, action, *arguments)
 
     async def _get(self, url: str, headers: dict[str, str]) -> Any:
-        options = self._system.kwargs
-        given = options.get("headers", {})
+        given = self._system.kwargs.get("headers", {})
         session = await self._system.set_session()
-        return await session.get(
-            self._system.encode_url(url),
-            **{**options, "headers": {**given, "Accept-Encoding": "identity", **headers}},
-            timeout=self._limits,
-            read_bufsize=_BUFFER,
-        )
+        options = {
+            **self._system.kwargs,
+            "headers": {**given, "Accept-Encoding": "identity", **headers},
+            "timeout": self._limits,
+            "read_bufsize": _BUFFER,
+        }
+        return await session.get(self._system.encode_url(url), **options)
 
     async def _state(self, url: str) -> FileState:
         # Not HEAD: signed URLs allow GET alone.

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.errors import DataError
+from data.errors import DataError, cause
 from data.open_shard import OpenShard
 from data.remote_files import CHANGES, MOST_CHANGES, RemoteFiles
 from data.transport import FileChangedError, FileState
@@ -53,6 +53,11 @@ class ShardCache:
                 return OpenShard(shown(url), path, descriptor)
             except FileChangedError:
                 continue
+            except OSError as error:  # a full disk, or none that can lock files
+                raise DataError(
+                    f"data.streaming.cache.folder: {self._folder}: {cause(error)}; give a folder "
+                    "on a disk of this machine, with room"
+                ) from None
         raise DataError(CHANGES.format(shown(url)))
 
     def _fetch(self, url: str, state: FileState, path: Path) -> None:

@@ -43,7 +43,9 @@ class CacheConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: str | None = Field(
-        None, description="null: underlayer/shards in $XDG_CACHE_HOME or ~/.cache"
+        None,
+        description="variables of the environment are filled in, so that each job may have its "
+        "own; null: underlayer/shards in $XDG_CACHE_HOME or ~/.cache",
     )
     size: Annotated[str, AfterValidator(_bytes)] = Field(
         "16GB",
@@ -191,7 +193,7 @@ def open_streamed(
 
 def _cache_folder(config: CacheConfig) -> Path:
     if config.folder is not None:
-        return Path(config.folder)
+        return Path(os.path.expandvars(config.folder)).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache, "underlayer", "shards")
 

@@ -6,7 +6,7 @@ from data.errors import printable
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _USER = re.compile(r"://[^/?#]*@")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"']*")
 
 
 def scheme_of(text: str) -> str | None:

@@ -229,6 +229,12 @@ def _check_shard(
         report.problems.append(
             f"{path}: not the bytes that were packed (another sha256 than in {DATASET_FILE})"
         )
+    if info is not None and info.shard_counts is not None and not report.bad:
+        listed = info.shard_counts.get(path.name)
+        if listed != len(report.good):
+            report.problems.append(
+                f"{path}: {len(report.good)} samples, {DATASET_FILE} says {listed}"
+            )
     return report
 
 

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from data.errors import DataError
-from data.image_rows import ImageRows
 from data.reading import Store
 from data.spread import evenly_spread
 from models.encoders import Encoder
@@ -20,7 +19,7 @@ from models.errors import ModelError
 from pretrain.config import DataConfig, PretrainConfig
 from pretrain.cross_validated_probe import CrossValidatedProbe
 from pretrain.label_free_scores import LabelFreeScores, label_free_scores
-from pretrain.learning_set import learning_set
+from pretrain.learning_set import LearningSet, learning_set
 from pretrain.objective import Objective
 from pretrain.run import make_trainer
 from training.errors import InputError, NonFiniteLossError
@@ -156,12 +155,13 @@ def warm_up(
     """
     with suppress(InputError, ModelError, NonFiniteLossError):  # its short run says so
         store = stores.open(config.data)
-        trainer = make_trainer(config, store, accelerator)
+        learned = learning_set(config, store)
+        trainer = make_trainer(config, store, accelerator, learned=learned)
         trainer.train_step(0)
         with trainer.exportable() as trainable:
-            _measured(trainable, store.images, probe)
+            _measured(trainable, learned, probe)
             began = time.perf_counter()
-            _measured(trainable, store.images, probe)
+            _measured(trainable, learned, probe)
             return time.perf_counter() - began
     return 0.0
 
@@ -211,7 +211,7 @@ def _trained(
     each = (time.perf_counter() - began) / taken
     with trainer.exportable() as trainable:
         measuring = time.perf_counter()
-        found = _measured(trainable, store.images, probe)
+        found = _measured(trainable, learned, probe)
         measuring = time.perf_counter() - measuring
     return {
         "steps": taken,
@@ -234,12 +234,13 @@ def _seconds_of_a_step(trainer: Trainer) -> float:
 
 @torch.no_grad()
 def _measured(
-    trainable: torch.nn.Module, images: ImageRows, probe: CrossValidatedProbe | None
+    trainable: torch.nn.Module, learned: LearningSet, probe: CrossValidatedProbe | None
 ) -> dict[str, object]:
     assert isinstance(trainable, Objective)
     trainable.eval()
     encoder: Encoder = trainable.exported()
-    seen: Tensor = images[torch.from_numpy(evenly_spread(len(images), _SCORED_IMAGES))]
+    rows = learned.trained[evenly_spread(len(learned.trained), _SCORED_IMAGES)]
+    seen: Tensor = learned.store.images[torch.from_numpy(rows)]
     scores = label_free_scores(encoder, seen)
     hits = None
     if probe is not None:

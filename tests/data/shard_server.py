@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,10 @@ def serving(folder: Path) -> Iterator[ShardServer]:
             thread.join()
 
 
+def _mark(data: bytes) -> str:
+    return f'"{hashlib.md5(data).hexdigest()}"'
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
@@ -68,6 +73,19 @@ def _handler(server: ShardServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
+
+        def do_HEAD(self) -> None:
+            """As of an object in a bucket."""
+            path = server.folder / self.path.lstrip("/")
+            if not path.is_file():
+                self.send_error(404)
+                return
+            data = path.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("ETag", _mark(data))
+            self.send_header("Last-Modified", formatdate(path.stat().st_mtime, usegmt=True))
+            self.end_headers()
 
         def do_GET(self) -> None:
             name = self.path.partition("?")[0].lstrip("/")
@@ -85,7 +103,7 @@ def _handler(server: ShardServer) -> type[BaseHTTPRequestHandler]:
             self._send(name, path.read_bytes(), fault)
 
         def _send(self, name: str, data: bytes, fault: Fault) -> None:
-            mark = f'"{hashlib.md5(data).hexdigest()}"'
+            mark = _mark(data)
             asked = self.headers.get("Range", "")
             condition = self.headers.get("If-Range")
             first, last = 0, len(data) - 1

@@ -16,6 +16,7 @@ from PIL import Image
 
 from data.decode import decode_image
 from data.errors import DataError
+from data.open_shard import OpenShard
 from data.shards import BadSample, Sample, iter_samples
 from tests.data.hostile_images import COLOUR, hostile_images, huge_png, pixels, png, png_chunk
 from tests.data.hostile_shard import CODE, HostileShard
@@ -143,6 +144,19 @@ def test_the_store_and_the_audit_read_what_is_good_and_refuse_in_one_line(corpus
             assert path in refusal, hostile.name
             assert refusal.isprintable() and len(refusal) < LONGEST_LINE, hostile.name
     assert_nothing_happened(outside)
+
+
+def test_a_shard_that_is_streamed_has_the_same_samples(corpus):
+    for path, hostile in corpus.items():
+        shard, there = OpenShard("shard", Path(path)), list(iter_samples(Path(path)))
+        samples = [sample for sample in there if isinstance(sample, Sample) or sample.key]
+        assert len(shard) == len(samples), hostile.name
+        for number, sample in enumerate(samples):
+            if isinstance(sample, Sample):
+                assert shard.read(number) == (sample.image, sample.suffix), hostile.name
+            else:
+                assert shard.bad[number].startswith("shard offset "), hostile.name
+        assert (shard.end is not None) == isinstance(there[-1], BadSample), hostile.name
 
 
 def test_many_huge_images_after_a_small_one_are_never_held_at_once(outside):

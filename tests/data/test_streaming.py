@@ -331,13 +331,13 @@ def test_a_shard_with_more_samples_than_are_counted_was_changed(folder, tmp_path
         ),
         ("URL/none.tar?signature=hidden", "none.tar: there is no such file"),
         ("URL/none-*.tar", "none-.*matches nothing"),
-        ("s3://bucket/x-{0..3}.tar", r"s3 need a library .* pip install -e '.\[s3\]'"),
+        ("gs://bucket/x-{0..3}.tar", r"gs need a library .* pip install -e '.\[gcs\]'"),
     ],
 )
 def test_what_is_not_read_is_said_in_a_line_without_secrets(
     server, tmp_path, monkeypatch, spec, words
 ):
-    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(DataError, match=words) as error:
         open_images(
             ReadingConfig(),

@@ -11,10 +11,10 @@ import torch
 from data.reading import open_images
 from data.store import ReadingConfig, open_store
 from data.streamed_store import CacheConfig, StreamingConfig
+from tests.data.shard_server import random_faults, serving
 from tests.data.tars import random_images, write_samples
 
 pytest.importorskip("s3fs")
-moto = pytest.importorskip("moto.server")
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def endpoint(folder) -> Iterator[str]:
     """A bucket with these shards."""
+    moto = pytest.importorskip("moto.server")
     server = moto.ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
     try:
@@ -71,3 +72,27 @@ def test_shards_in_a_bucket_are_those_in_the_folder(
     assert torch.equal(store.images[:], open_store(str(folder / "*.tar")).images)
     kept = {hashlib.md5(path.read_bytes()).hexdigest() for path in tmp_path.glob("*.tar")}
     assert kept == {hashlib.md5(path.read_bytes()).hexdigest() for path in folder.glob("*.tar")}
+
+
+def test_pieces_that_fail_are_asked_for_again(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("data.bucket_transport._LARGEST_PIECE", 4000)
+    monkeypatch.setattr("data.bucket_transport._SMALLEST_PIECE", 500)
+    (tmp_path / "served/bucket").mkdir(parents=True)
+    for path in folder.iterdir():
+        (tmp_path / "served/bucket" / path.name).symlink_to(path)
+    with serving(tmp_path / "served") as server:
+        server.faults = random_faults(0.2, "500", "cut", "stall")
+        streaming = StreamingConfig(
+            cache=CacheConfig(folder=str(tmp_path / "cache")),
+            storage_options={
+                "endpoint_url": server.url,
+                "config_kwargs": {"retries": {"max_attempts": 0}},
+            },
+            first_wait=0.01,
+            timeout=0.5,
+        )
+        places = "s3://bucket/{0..3}.tar"
+        store = open_images(ReadingConfig(), places, "streaming", streaming=streaming)
+        assert torch.equal(store.images[:], open_store(str(folder / "*.tar")).images)
+    sizes = {range_ for _, range_ in server.asked if range_}
+    assert len(sizes) > 4  # pieces, and smaller ones where a piece failed
