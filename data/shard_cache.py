@@ -50,7 +50,7 @@ class ShardCache:
             try:
                 while (descriptor := _open_shared(path)) is None:
                     self._fetch(url, state, path)
-                return OpenShard(shown(url), path, descriptor)
+                return OpenShard(shown(url), path, descriptor, memory=_memory_of(path))
             except FileChangedError:
                 continue
             except OSError as error:  # a full disk, or none that can lock files
@@ -116,6 +116,10 @@ def _name(url: str, state: FileState) -> str:
     return f"{place[:32]}-{mark[:16]}-{state.size}.tar"
 
 
+def _memory_of(path: Path) -> Path:
+    return path.with_suffix(".samples.npy")
+
+
 def _is_ours(path: Path) -> bool:
     return _NAME.fullmatch(path.name) is not None
 
@@ -161,6 +165,7 @@ def _removed(path: Path) -> bool:
     try:
         with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _memory_of(path).unlink(missing_ok=True)
             path.unlink()
     except FileNotFoundError:
         return True

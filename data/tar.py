@@ -220,7 +220,7 @@ def _number(field: bytes) -> int | None:
     digits = field.strip(b" \0")
     if not digits:
         return 0
-    if any(digit not in b"01234567" for digit in digits):
+    if digits.translate(None, b"01234567"):
         return None
     return int(digits, 8)
 

@@ -159,7 +159,8 @@ def test_a_file_that_changes_in_between_is_fetched_anew(tmp_path):
         store = streamed(f"{server.url}/a.tar", tmp_path / "cache")
         wanted = open_store(str(fresh)).images
         assert torch.equal(store.images[:], wanted)
-        assert len(list((tmp_path / "cache").glob("*-*-*"))) == 1  # nothing of the old one
+        assert len(list((tmp_path / "cache").glob("*.tar"))) == 1
+        assert not list((tmp_path / "cache").glob("*.part"))  # nothing of the old one
         write_samples(shard, random_images(6, SIZE, SIZE, seed=3))
         changed = streamed(f"{server.url}/a.tar", tmp_path / "cache")
         assert not torch.equal(changed.images[:], wanted)
@@ -256,6 +257,22 @@ def test_what_a_killed_download_left_is_gone_on_with(server, folder, tmp_path):
     a_cache(tmp_path, 10**9).open(url)
     assert server.asked[-1] == (shard.name, "bytes=1000-")
     assert whole.read_bytes() == shard.read_bytes()
+
+
+def test_where_the_samples_of_a_kept_shard_lie_is_kept_too(server, folder, tmp_path, monkeypatch):
+    url = f"{server.url}/train-000000.tar"
+    first = a_cache(tmp_path, 10**9).open(url)
+    (kept_places,) = tmp_path.glob("*.npy")
+    with monkeypatch.context() as patched:
+        patched.setattr("data.open_shard.iter_samples", None)  # the tar is not walked again
+        again = a_cache(tmp_path, 10**9).open(url)
+    assert [again.read(n) for n in range(IN_SHARD)] == [first.read(n) for n in range(IN_SHARD)]
+    kept_places.write_bytes(b"no places")  # a damaged file is made anew
+    assert a_cache(tmp_path, 10**9).open(url).read(3) == first.read(3)
+    del first, again
+    cache = a_cache(tmp_path, (folder / "train-000001.tar").stat().st_size)
+    cache.open(f"{server.url}/train-000001.tar")
+    assert len(list(tmp_path.glob("*.npy"))) == 1  # it goes with its shard
 
 
 # ------------------------------------------------------------ what cannot be used
