@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data.decoded import DecodedImages
 from data.errors import DataError
+from data.image_rows import TakenImages
 from data.order import EpochOrder, Order, Places
 from data.read_ahead import ReadAhead
 
@@ -41,7 +41,7 @@ class Batches:
 
     def __init__(
         self,
-        images: Tensor | DecodedImages,
+        images: Tensor | TakenImages,
         labels: Tensor | None = None,
         *,
         indices: npt.NDArray[np.int64] | Sequence[int] | None = None,
@@ -65,10 +65,10 @@ class Batches:
         self._order = order or EpochOrder(count, batch_size=batch_size, seed=seed)
         self._image_shape = tuple(images.shape[1:])
         self._stored_rows = self._rows  # where each image of an epoch lies in self._images
-        self._decoded: DecodedImages | None = None
+        self._decoded: TakenImages | None = None
         self._ahead: ReadAhead | None = None
         self._labels = labels
-        if isinstance(images, DecodedImages):
+        if not isinstance(images, Tensor):
             self._decoded = images
             self._ahead = ReadAhead(images, self._order, self._at)
             self._images = torch.empty(0)

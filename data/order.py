@@ -46,7 +46,10 @@ class EpochOrder:
     def places(self, step: int, start: int = 0, stop: int | None = None) -> Places:
         """Return those of rows [start, stop) of a step's global batch, int64 [B]."""
         first, last, _ = slice(start, stop).indices(self.batch_size)
-        position, wanted = step * self.batch_size + first, max(0, last - first)
+        return self.endless(step * self.batch_size + first, max(0, last - first))
+
+    def endless(self, position: int, wanted: int) -> Places:
+        """Return so many places from a position on, counted over all epochs."""
         pieces = [np.empty(0, np.int64)]
         while wanted:
             epoch, begin = divmod(position, self._count)

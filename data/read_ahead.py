@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from torch import Tensor
 
-from data.decoded import DecodedImages
+from data.image_rows import TakenImages
 from data.order import Order, Places
 
 _Slice = tuple[int, int, int | None]
@@ -19,7 +19,7 @@ class ReadAhead:
     """
 
     def __init__(
-        self, images: DecodedImages, order: Order, rows_of: Callable[[Places], Places]
+        self, images: TakenImages, order: Order, rows_of: Callable[[Places], Places]
     ) -> None:
         """Decode nothing yet; `rows_of` gives the rows of `images` at places of the order."""
         self._images, self._order, self._rows_of = images, order, rows_of

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from data.errors import DataError
 from data.indexed_store import IndexedStore, open_indexed
+from data.mixed_store import MixedStore, WeightedShards, mix
 from data.shards import expand_shards
 from data.store import ReadingConfig, ResidentStore, dataset_of
 from data.streamed_store import StreamedStore, StreamingConfig, open_streamed
@@ -13,15 +15,17 @@ from data.urls import scheme_of
 
 __all__ = [
     "IndexedStore",
+    "MixedStore",
     "ReadingMode",
     "ResidentStore",
     "Store",
     "StreamedStore",
     "StreamingConfig",
+    "WeightedShards",
     "open_images",
 ]
 
-Store = ResidentStore | IndexedStore | StreamedStore
+Store = ResidentStore | IndexedStore | StreamedStore | MixedStore
 
 ReadingMode = Literal["auto", "resident", "indexed", "streaming"]
 
@@ -31,7 +35,7 @@ _LARGEST_RESIDENT_SHARE = 0.5
 
 def open_images(
     config: ReadingConfig,
-    shards: str | Sequence[str],
+    shards: str | Sequence[str] | Sequence[WeightedShards],
     mode: ReadingMode,
     *,
     streaming: StreamingConfig = StreamingConfig(),
@@ -40,19 +44,38 @@ def open_images(
     """Open the images of shards: decoded into one file, left in the shards, or fetched.
 
     Args:
+        shards: one source, or several, which are local.
         mode: auto: streaming where any shard is a URL; else decoded, unless that takes more than
             half of the machine's memory.
         streaming, held_out: as for `open_streamed`.
     Raises:
         DataError: as `open_store` and `open_streamed`.
     """
+    sources = [one for one in shards if isinstance(one, WeightedShards)]
+    if sources:
+        return mix([_open_local(config, source, mode) for source in sources], sources)
+    plain = shards if isinstance(shards, str) else [str(one) for one in shards]
     if mode == "auto":
-        mode = _mode_of(config, shards)
+        mode = _mode_of(config, plain)
     if mode == "streaming":
-        return open_streamed(config, shards, streaming, held_out)
+        return open_streamed(config, plain, streaming, held_out)
     if mode == "indexed":
-        return open_indexed(config, shards)
-    return config.open(shards)
+        return open_indexed(config, plain)
+    return config.open(plain)
+
+
+def _open_local(
+    config: ReadingConfig, source: WeightedShards, mode: ReadingMode
+) -> ResidentStore | IndexedStore:
+    """Open one of several sources."""
+    if mode == "auto":
+        mode = _mode_of(config, source.shards)
+    if mode == "streaming":
+        raise DataError(
+            f"data.shards: found {source.shards!r} to be streamed among several sources; these are "
+            "read from memory or from shards at hand: copy the shards here, or name one source"
+        )
+    return open_indexed(config, source.shards) if mode == "indexed" else config.open(source.shards)
 
 
 def _mode_of(config: ReadingConfig, shards: str | Sequence[str]) -> ReadingMode:

@@ -160,11 +160,11 @@ def _described_images(
     origin = "--channels, --size"
     if size is None and channels is None:
         try:
-            expand_shards(config.data.shards)
+            expand_shards(config.data.first_shards)
         except DataError:
             origin = "data.shards is not there; --channels and --size take others"
         else:
-            count, height, width = config.data.open(config.data.shards).images.shape[1:]
+            count, height, width = config.data.open(config.data.first_shards).images.shape[1:]
             origin = "those of data.shards"
     ones = (1.0,) * count
     contract = InputContract(channels=count, height=height, width=width, mean=ones, std=ones)
@@ -200,7 +200,7 @@ def diagnose(args: argparse.Namespace, command: str) -> None:
         "Deep dense stack": combinations(STACK, initializers, activations),
         "The encoder, varied": combinations(config.encoder, initializers, activations),
     }
-    store = config.data.open(args.data or config.data.shards)
+    store = config.data.open(args.data or config.data.first_shards)
     contract = input_contract(store.images)
     images = _sample(store.images)
     seed = derive_seed(config.seed, "encoder")  # the weights that a run starts with

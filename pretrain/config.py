@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from data.reading import ReadingMode, Store, StreamingConfig, open_images
+from data.reading import ReadingMode, Store, StreamingConfig, WeightedShards, open_images
 from data.store import ReadingConfig
 from data.urls import shown
 from models.decoders import DecoderConfig, MirrorDecoderConfig
@@ -76,9 +76,10 @@ ObjectiveConfig = Annotated[
 class DataConfig(ReadingConfig):
     """Which images to learn from; their labels are read by objectives that learn them alone."""
 
-    shards: str | tuple[str, ...] = Field(
+    shards: str | tuple[str, ...] | tuple[WeightedShards, ...] = Field(
         description="WebDataset tars: a path, a glob or braces such as "
-        "train-{000000..000007}.tar; or URLs of http, https, s3, gs or file"
+        "train-{000000..000007}.tar; or URLs of http, https, s3, gs or file; or several sources, "
+        "each {shards: ..., weight: ...}"
     )
     mode: ReadingMode = Field(
         "auto",
@@ -102,17 +103,23 @@ class DataConfig(ReadingConfig):
             self, self.shards, self.mode, streaming=self.streaming, held_out=self.held_out
         )
 
+    @property
+    def first_shards(self) -> str | tuple[str, ...]:
+        """The shards of the only source, or of the first."""
+        first = self.shards[0]
+        if isinstance(first, WeightedShards):
+            return first.shards
+        return self.shards if isinstance(self.shards, str) else tuple(map(str, self.shards))
+
     def published(self) -> "DataConfig":
         """Return what an artifact may say of it: without queries of URLs and options of storage."""
-        shards = (self.shards,) if isinstance(self.shards, str) else self.shards
-        names = tuple(shown(one) for one in shards)
         streaming = self.streaming.model_copy(update={"storage_options": {}})
-        return self.model_copy(
-            update={
-                "shards": names[0] if isinstance(self.shards, str) else names,
-                "streaming": streaming,
-            }
-        )
+        shards = self.shards
+        if isinstance(shards, str):
+            shards = shown(shards)
+        elif not any(isinstance(one, WeightedShards) for one in shards):  # those are local
+            shards = tuple(shown(str(one)) for one in shards)
+        return self.model_copy(update={"shards": shards, "streaming": streaming})
 
 
 class PretrainConfig(BaseModel):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from data.batches import Batches
-from data.reading import IndexedStore, ResidentStore, Store, StreamedStore
+from data.order import Order
+from data.reading import IndexedStore, MixedStore, ResidentStore, Store, StreamedStore
 from pretrain.combined import CombinedConfig
 from pretrain.config import ObjectiveConfig, PretrainConfig
 from pretrain.held_out import Rows, split_rows
@@ -46,7 +47,7 @@ class LearningSet:
         none is left out, else some."""
         if isinstance(self.store, StreamedStore):  # side by side, for each shard is fetched
             return self.store.images[: min(self.count, _DECODED_SAMPLE)]
-        if isinstance(self.store, IndexedStore):
+        if isinstance(self.store, IndexedStore | MixedStore):
             return self.store.images[self._every(_DECODED_SAMPLE)]
         if self.count < len(self.store):  # all others would take their size in memory
             return self.store.images[self._every(_SAMPLE)]
@@ -55,9 +56,11 @@ class LearningSet:
     def batches(self, *, batch_size: int, seed: int, device: torch.device) -> Batches:
         """Return batches of the images that are trained on."""
         indices: Rows | None = self.trained
-        order = None
+        order: Order | None = None
         if isinstance(self.store, StreamedStore):
             indices, order = None, self.store.order(batch_size=batch_size, seed=seed)
+        elif isinstance(self.store, MixedStore):
+            order = self.store.order(self.trained, batch_size=batch_size, seed=seed)
         return Batches(
             self.store.images,
             indices=indices,
@@ -80,11 +83,21 @@ def learning_set(config: PretrainConfig, store: Store) -> LearningSet:
         InputError: labels that are missing or do not fit, or no images on one of the sides.
     """
     if isinstance(store, StreamedStore):
-        _refuse_labels(config.objective)
+        _refuse_labels(
+            config.objective,
+            "streamed images are not read; give shards here and data.mode resident or indexed",
+        )
         first, last = store.trained, min(len(store), store.trained + _STREAMED_ROWS)
         trained = np.arange(min(first, _STREAMED_ROWS))
         return LearningSet(store, trained, np.arange(first, last), first, None)
-    targets = _targets(config.objective, store, config)
+    targets = None
+    if isinstance(store, MixedStore):
+        _refuse_labels(
+            config.objective,
+            "several sources do not mean the same; name one source as data.shards",
+        )
+    else:
+        targets = _targets(config.objective, store, config)
     rows = np.arange(len(store)) if targets is None else targets.rows
     trained, held_out = split_rows(len(rows), config.data.held_out)
     return LearningSet(store, rows[trained], rows[held_out], len(trained), targets)
@@ -98,7 +111,7 @@ def _targets(
             return class_targets(objective, store)
         case LabelsConfig():
             cache = Path(config.runs_dir, ".cache", "labels")
-            return label_targets(objective, store, config.data.shards, cache)
+            return label_targets(objective, store, config.data.first_shards, cache)
         case CombinedConfig():
             parts = {}
             for name, part in objective.parts.items():
@@ -113,15 +126,14 @@ def _targets(
             return None
 
 
-def _refuse_labels(objective: ObjectiveConfig) -> None:
+def _refuse_labels(objective: ObjectiveConfig, why: str) -> None:
     match objective:
         case SupervisedConfig() | LabelsConfig():
             raise InputError(
-                f"objective.kind: found {objective.kind!r}, which learns labels, and those of "
-                "streamed images are not read; give shards here and data.mode resident or indexed"
+                f"objective.kind: found {objective.kind!r}, which learns labels, and those of {why}"
             )
         case CombinedConfig():
             for part in objective.parts.values():
-                _refuse_labels(part.objective)
+                _refuse_labels(part.objective, why)
         case _:
             return

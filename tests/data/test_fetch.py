@@ -202,6 +202,7 @@ def test_a_server_without_ranges_sends_all_again(site, large, tmp_path):
     (tmp_path / ".x.bin.part").write_bytes(LARGE[:500_000])
     fetch(large, tmp_path)
     assert (tmp_path / "x.bin").read_bytes() == LARGE
+    assert len(site.asked) == 1
 
 
 @pytest.mark.parametrize("left", [b"of another version", LARGE + b"and more"])
