@@ -65,7 +65,7 @@ class OpenShard:
             _write(memory, self._samples)
 
     def _find(self) -> npt.NDArray[np.void]:
-        found = []
+        found: list[tuple[int, int, int]] = []
         for sample in iter_samples(self._path, read_images=False):
             if isinstance(sample, BadSample):
                 self.end = sample.located(self.label)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from data.pack import pack
 from models.artifact import read_artifact
+from pretrain.run import pretrain
 from tests.data.shard_server import serving
 from tests.data.tars import random_images
 from tests.processes import environment, run_module, run_on_ranks
@@ -47,8 +48,8 @@ def config(folder: Path, url: str, **data) -> Path:
         "batch_size": 16,
         "encoder": {"kind": "conv", "widths": [4, 8], "norm": "group"},
         "objective": {"kind": "autoencoder"},
-        "checkpoint": {"every": 2},
-        "log": {"every": 1},
+        "checkpoint": {"every": 8},
+        "log": {"every": 1, "trackers": []},
         "compute": {"compile": False},
     }
     path.write_text(yaml.safe_dump(values))
@@ -75,7 +76,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(shards, tmp_path):
         return "stall"
 
     with serving(shards) as server:
-        run_module("pretrain", config(tmp_path / "whole", server.url))
+        pretrain(config(tmp_path / "whole", server.url), [], resume=False, overwrite=False)
         server.faults = stall
         again = config(tmp_path / "again", server.url)
         command = [sys.executable, "-m", "pretrain", str(again)]
@@ -83,23 +84,25 @@ def test_a_killed_run_goes_on_to_the_same_weights(shards, tmp_path):
             assert stalled.wait(60)
             run.send_signal(signal.SIGKILL)
         server.faults = lambda name, number: None
-        run_module("pretrain", again, "--resume")
+        pretrain(again, [], resume=True, overwrite=False)
     assert len(json.loads((run_folder / "environment.json").read_text())["resumed"]) == 1
     first, second = (load_file(artifact(tmp_path / run)) for run in ("whole", "again"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert losses(tmp_path / "whole") == losses(tmp_path / "again")
 
 
-def test_what_is_held_out_is_measured_and_no_query_is_published(shards, tmp_path):
+def test_what_is_held_out_is_measured_and_no_query_is_published(shards, tmp_path, capsys):
     with serving(shards) as server:
         path = config(tmp_path, server.url, held_out=0.25)
         spec = f"data.shards={server.url}/train-{{000000..000023}}.tar?signature=hidden"
-        done = run_module("pretrain", path, spec, "steps=3", "epochs=null", "probe.every=1")
+        overrides = [spec, "steps=3", "epochs=null", "probe.every=1"]
+        pretrain(path, overrides, resume=False, overwrite=False)
     assert np.isfinite(losses(tmp_path, "held_out/loss")).all()
     header = read_artifact(artifact(tmp_path))
     assert header.trained_on.images == 180
     assert b"hidden" not in artifact(tmp_path).read_bytes()
-    assert "hidden" not in done.stdout + done.stderr
+    said = capsys.readouterr()
+    assert "finished at step 3" in said.out and "hidden" not in said.out + said.err
 
 
 @pytest.mark.slow
