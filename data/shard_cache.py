@@ -12,9 +12,11 @@ import fcntl
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from data.errors import DataError, cause
 from data.open_shard import OpenShard
@@ -24,6 +26,7 @@ from data.urls import shown
 
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{16}-(\d+)\.(tar|part)")
 _LOCK = "lock"
+_LOOK_AGAIN = 0.02  # seconds, while another process or thread fetches the same shard
 
 
 class CacheFullError(DataError):
@@ -65,7 +68,11 @@ class ShardCache:
         if not self._reserve(path, part, state.size, url):
             return
         with part.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _locked(file):
+                # Not by waiting for the lock: who has fetched the file may go on to read it.
+                if path.exists():
+                    return
+                time.sleep(_LOOK_AGAIN)
             if not _is_same(file.fileno(), part):
                 return  # another process fetched it, or took it away, while this one waited
             if path.exists():  # or just before this file was made
@@ -158,6 +165,15 @@ def _open_shared(path: Path) -> int | None:
     with contextlib.suppress(OSError):
         os.utime(path)
     return descriptor
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Lock a file for this process alone; whether no other one has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _removed(path: Path) -> bool:

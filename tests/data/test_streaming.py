@@ -4,7 +4,11 @@ import gc
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +250,32 @@ def test_several_processes_share_a_cache(server, folder, tmp_path):
     assert [child.wait(60) for child in children] == [0, 0]
     assert kept(tmp_path) <= 4 * size
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_who_waits_for_a_shard_gets_it_while_the_other_one_reads(server, tmp_path):
+    gate = threading.Event()
+    server.faults = lambda name, number: None if number != 1 or gate.wait(60) else "500"
+    url, caches = f"{server.url}/train-000000.tar", [a_cache(tmp_path, 10**9) for _ in range(2)]
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(caches[0].open, url)
+        while opened_parts() < 1:
+            time.sleep(0.01)
+        second = pool.submit(caches[1].open, url)
+        while opened_parts() < 2:
+            time.sleep(0.01)
+        gate.set()
+        assert (len(first.result(60)), len(second.result(60))) == (IN_SHARD, IN_SHARD)
+    assert len(server.asked) == 1
+
+
+def opened_parts() -> int:
+    """How many shards that are being fetched this process has open."""
+    found = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found += str(link.readlink()).endswith(".part")
+    return found
 
 
 def test_what_a_killed_download_left_is_gone_on_with(server, folder, tmp_path):
