@@ -153,6 +153,10 @@ class StreamedImages(DecodedImages):
 
     def _opened(self, shard: int) -> OpenShard | None:
         """A shard, opened now if it is not; None where that fails and the run goes on without."""
+        known = self._openings.get(shard)
+        opened = None if known is None else known.opened
+        if opened is not None:  # as nearly always: threads that decode do not wait for each other
+            return opened
         with self._lock:
             opening = self._opening(shard)
             self._openings.move_to_end(shard)
@@ -211,7 +215,7 @@ class _Opening:
     def __init__(self, open_shard: Callable[[int], OpenShard], shard: int) -> None:
         self._open_shard, self._shard = open_shard, shard
         self._lock = threading.Lock()
-        self._opened: OpenShard | None = None
+        self.opened: OpenShard | None = None
         self._error: DataError | None = None
         self.is_dropped = False
 
@@ -219,20 +223,20 @@ class _Opening:
         with self._lock:
             if self._error is not None:
                 raise self._error
-            if self._opened is None:
+            if self.opened is None:
                 try:
-                    self._opened = self._open_shard(self._shard)
+                    self.opened = self._open_shard(self._shard)
                 except CacheFullError:
                     raise  # there may be room another time
                 except DataError as error:
                     self._error = error
                     raise
-            return self._opened
+            return self.opened
 
     def drop(self) -> None:
         """Let go of the shard, once it is open if it is being opened."""
         with self._lock:
-            self._opened = None
+            self.opened = None
 
 
 def _work(queue: "SimpleQueue[_Opening | None]") -> None:

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from data.errors import DataError, printable
 
 _BLOCK = 512
+_EMPTY = bytes(_BLOCK)
 _MAX_NAME_HEADER_BYTES = 2**16  # GNU long names and pax headers; real ones are below 4 KiB
 _MAX_NAME_BYTES = 2**12  # as long as a path can be
 _LONGEST_SHOWN = 64
@@ -86,7 +87,7 @@ def _walk(file: BinaryIO, end: int) -> Iterator[TarMember | TarDamage]:
             return
         file.seek(offset)
         header = file.read(_BLOCK)
-        if not any(header):
+        if header == _EMPTY:
             trailing = _first_byte_not_zero(file)
             if offset + 2 * _BLOCK > end:
                 yield TarDamage(offset, _cut_off(end))
