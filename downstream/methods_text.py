@@ -142,9 +142,9 @@ def _encoder(header: ArtifactHeader | None) -> list[str]:
     if not isinstance(objective, dict):  # made elsewhere
         return [f"{sentence}was pretrained elsewhere."]
     sentence += f"was pretrained by the objective `{objective['kind']}`"
-    steps = header.metrics.get("steps")
-    if isinstance(steps, int):
-        sentence += f" for {steps:,} steps of {header.config['batch_size']} images"
+    steps, images = header.metrics.get("steps"), header.config.get("batch_size")
+    if isinstance(steps, int) and isinstance(images, int):
+        sentence += f" for {steps:,} steps of {images} images"
     return [f"{sentence}."]
 
 

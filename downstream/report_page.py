@@ -136,17 +136,17 @@ def _context(
         "classes": by_class is not None or "classes" in figures,
         "worth": worth is not None,
     }
-    first, *rest = _SENTENCE_END.split(summary["verdict"])
-    headline, _, elsewhere = first.removesuffix(".").partition("; ")
+    headline, *rest = _SENTENCE_END.split(summary["verdict"])
+    headline, _, elsewhere = headline.partition("; ")
     if elsewhere:
-        rest = [f"{elsewhere[0].upper()}{elsewhere[1:]}.", *rest]
+        headline, rest = f"{headline}.", [f"{elsewhere[0].upper()}{elsewhere[1:]}", *rest]
     return {
         "light": LIGHT,
         "dark": DARK,
         "contents": [entry for entry in _CONTENTS if there.get(entry[0], True)],
         "name": summary["name"],
         "verdict": summary["verdict"],
-        "headline": f"{headline}.",
+        "headline": headline,
         "lead": " ".join(rest),
         "facts": _facts(study, encoders),
         "budget_columns": [f"{count(budget)} labels" for budget in budgets],

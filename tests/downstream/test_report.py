@@ -189,7 +189,7 @@ def test_page_needs_nothing_from_elsewhere(full):
 def test_page_says_verdict_figures_and_provenance(full):
     folder, page, _, summary = full
     (headline,) = page.texts["h1"]
-    assert summary["verdict"].startswith(plain(headline))
+    assert summary["verdict"].startswith(plain(headline).removesuffix("."))
     described = next(a["content"] for a in page.all("meta") if a.get("name") == "description")
     assert described == summary["verdict"]
     shown = plain(page.texts["html"][0])
