@@ -112,6 +112,7 @@ def test_heads_on_a_graph_see_all_images_and_the_labels_of_their_budget(study, h
     assert all(row.accuracy < 0.3 for row in elsewhere)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["scratch", "finetuned"])
 def test_trials_are_compared_inside_the_labels(study, accelerator, arm):
     """Of three recipes the only good one is found, by the labels of the budget alone."""
@@ -195,6 +196,7 @@ def test_a_fixed_recipe_trains_on_all_its_labels(study, accelerator):
     assert seen == set(rows.tolist())
 
 
+@pytest.mark.slow
 def test_monte_carlo_dropout_averages_probabilities_wherever_fits_are_scored(study, accelerator):
     tuned = {"recipe": {"steps": 60, "dropout": 0.5}}
     config, inputs = opened(study(scratch=tuned, budgets=[60]))

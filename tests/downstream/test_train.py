@@ -75,6 +75,7 @@ def test_a_mode_trains_its_stages_and_no_others(config, encoders, mode, stage1, 
     assert moved(model, encoders[0]) == {"stage1": stage1, "stage2": stage2}
 
 
+@pytest.mark.slow
 def test_its_stages_are_an_encoder_for_another_task(config, study, tmp_path):
     model = trained(config(), "mode={kind: full}")
     source = model.parent / "encoder.safetensors"

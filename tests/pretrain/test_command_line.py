@@ -129,6 +129,7 @@ def test_sigterm_checkpoints_and_prints_the_command_that_goes_on(
     assert (tmp_path / "runs/digits/encoder.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_system_can_ask_for_another_status_of_a_stopped_run(
     config: Path, tmp_path: Path
 ) -> None:
@@ -188,6 +189,7 @@ def test_two_ranks_equal_one(how: str, config: Path, run_pretrain: Command, tmp_
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_an_existing_run_is_not_touched_unless_told(run_pretrain: Command, tmp_path: Path) -> None:
     run_pretrain("steps=2")
     before = (tmp_path / "runs/digits/encoder.safetensors").stat().st_mtime_ns

@@ -159,6 +159,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_resumes_exactly_and_its_encoder_loads(
     kind: str, config: Path, run_pretrain: Command, tmp_path: Path

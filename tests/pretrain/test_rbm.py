@@ -274,6 +274,7 @@ def test_encoders_that_are_no_rbms_are_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_makes_its_images_likely_and_resumes_exactly(
     config: Path, run_pretrain: Command, tmp_path: Path
 ) -> None:
@@ -325,6 +326,7 @@ def own_state(run: Path) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if name.startswith("layer.")}
 
 
+@pytest.mark.slow
 def test_two_ranks_move_the_same_chains(
     config: Path, run_pretrain: Command, tmp_path: Path
 ) -> None:
@@ -337,6 +339,7 @@ def test_two_ranks_move_the_same_chains(
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_gaussian_convolutional_run_ends_with_an_encoder(
     run_pretrain: Command, tmp_path: Path
 ) -> None:

@@ -441,6 +441,7 @@ def test_features_of_tiles_do_not_depend_on_other_tiles() -> None:
     torch.testing.assert_close(encoder.of_parts(parts)[2:3], encoder.of_parts(parts[2:3]))
 
 
+@pytest.mark.slow
 def test_losses_on_codes_of_two_ranks_are_those_of_one() -> None:
     done = run_on_ranks(2, "tests.pretrain.contrast_on_ranks")
     assert done.stdout.count("2 ranks equal one") == 4

@@ -297,6 +297,7 @@ def trained(beta: float) -> tuple[float, float, float]:
     return float(np.mean(statistics)), errors[0], errors[1]
 
 
+@pytest.mark.slow
 def test_it_learns_to_restore_digits_and_holds_codes_near_the_prior() -> None:
     away, own, another = trained(beta=1.0)
     free, _, _ = trained(beta=1e-3)
@@ -330,6 +331,7 @@ def test_what_was_asked_for_is_exported(export: str, tmp_path: Path) -> None:
     assert [name for name, value in candidates.items() if torch.equal(found, value)] == [export]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly_and_shows_what_it_has_learned(
     run_pretrain: Command, tmp_path: Path
 ) -> None:

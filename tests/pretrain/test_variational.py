@@ -214,6 +214,7 @@ def test_the_bound_rises_in_training(kind: str) -> None:
 # ---------------------------------------------------------------- a run
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly_and_shows_what_it_has_learned(
     run_pretrain: Command, tmp_path: Path
 ) -> None:
