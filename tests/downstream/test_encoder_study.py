@@ -71,6 +71,7 @@ def curve(tmp_path: Path, label: str) -> Path:
     return tmp_path / "runs/study/curves" / label
 
 
+@pytest.mark.slow
 def test_a_comparison_does_not_replace_the_page_of_a_study(several, tmp_path, capsys):
     assert main(["study", str(several())]) == 0
     one, two = (str(curve(tmp_path, label)) for label in ("one", "two"))

@@ -64,6 +64,7 @@ def test_own_arms_stand_beside_short_ones_and_are_compared(own_study, tmp_path, 
     assert "partial stage2" in page and "trained, those below stay frozen" in page
 
 
+@pytest.mark.slow
 def test_an_arm_that_says_what_a_short_name_says_has_its_rows(own_study, tmp_path):
     same = {"name": "same", "mode": "frozen", "head": {"kind": "softmax", "steps": 40}}
     low = {"name": "low", "stages": ["stage1"]}
@@ -118,6 +119,7 @@ def test_equal_compute_trains_for_as_long_as_pretraining(own_study, digits, tmp_
         assert row.choices["steps"] == 15 + (10 * 32 // batch if "equal" in key.arm else 0)
 
 
+@pytest.mark.slow
 def test_a_study_has_arms_of_single_encoders(own_study, encoders, tmp_path):
     values = yaml.safe_load(own_study("frozen", {**GRADUAL, "encoder": "two"}).read_text())
     del values["encoder"]

@@ -209,12 +209,14 @@ def away_from_the_prior(weight: float) -> tuple[float, float, float]:
     return mean.item(), variance.item(), float(np.mean(statistics))
 
 
+@pytest.mark.slow
 def test_codes_come_near_the_prior() -> None:
     free, held = away_from_the_prior(1e-9), away_from_the_prior(0.02)
     assert all(ours < 0.5 * theirs for ours, theirs in zip(held, free, strict=True)), (held, free)
     assert held[2] < 0.15
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly_and_shows_what_it_has_learned(
     run_pretrain: Command, tmp_path: Path
 ) -> None:

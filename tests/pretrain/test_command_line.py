@@ -86,6 +86,7 @@ def test_print_config_runs_nothing(run_pretrain: Command, tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_epochs_become_steps(run_pretrain: Command, tmp_path: Path) -> None:
     run_pretrain("steps=null", "epochs=0.5")
     log = (tmp_path / "runs" / "digits" / "log.jsonl").read_text().splitlines()
@@ -279,6 +280,7 @@ def test_help_explains_without_loading_torch(tmp_path: Path) -> None:
     assert "torchrun" in done.stdout
 
 
+@pytest.mark.slow
 def test_bf16_and_compile_train_too(run_pretrain: Command, tmp_path: Path) -> None:
     run_pretrain("compute.mixed_precision=bf16", "steps=4")
     log = (tmp_path / "runs/digits/log.jsonl").read_text().splitlines()

@@ -334,6 +334,7 @@ def test_images_that_no_sample_can_be_compared_with_are_refused(
         gan().monitors(images, rows, rows[:0], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_whose_loss_is_not_finite_says_so(run_pretrain: Command, tmp_path: Path) -> None:
     done = run_pretrain("objective.kind=gan", "encoder.norm=none", "optimizer.lr=1e6", status=2)
     assert_one_line(done.stderr, "step", "phase", "the loss is", "lower optimizer.lr")

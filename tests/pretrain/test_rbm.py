@@ -237,6 +237,7 @@ def test_a_belief_networks_upper_rbm_learns_the_probabilities_below(config: Path
     torch.testing.assert_close(upper.weight.grad, -by_weight, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_stack_is_unrolled_to_a_deep_autoencoder(run_pretrain: Command, tmp_path: Path) -> None:
     options = [*STACK, "objective.whole.share=0.5", "steps=200", "optimizer.lr=0.01"]
     run_pretrain(*options, "log.every=5", "checkpoint.every=90")

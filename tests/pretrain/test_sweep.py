@@ -15,6 +15,7 @@ from training.comparison_page import render_page
 from training.errors import InputError
 
 
+@pytest.mark.slow
 def test_a_grid_runs_and_is_ranked(
     config: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

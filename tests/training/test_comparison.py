@@ -57,6 +57,7 @@ def table(page: str) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.slow
 def test_ranks_runs_and_says_how_each_ended(runs: Path) -> None:
     rows = table(page_of(runs))
     assert list(rows) == ["adam", "slow", "hopeless"]

@@ -108,6 +108,7 @@ def test_the_suggested_rate_trains_and_the_others_do_not(trainer: Callable[..., 
         loss_after_30_steps(float(found.rates[-1]) * 100)
 
 
+@pytest.mark.slow
 def test_writes_a_picture_and_its_numbers_and_no_run(config: Path, tmp_path: Path) -> None:
     arguments = ["--to", 1, "optimizer.kind=momentum", "--steps", 40, "batch_size=64"]
     done = run_module(
