@@ -104,6 +104,7 @@ def test_a_folder_with_another_study(study, capsys, tmp_path):
     assert json.loads(rows[0])["choices"]["steps"] <= 41
 
 
+@pytest.mark.slow
 def test_no_space_left_leaves_nothing_half_written(study, capsys, tmp_path):
     config = study(arms=["raw_logistic", "frozen"])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

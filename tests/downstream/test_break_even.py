@@ -66,6 +66,7 @@ def test_with_one_draw_a_bound_decides_only_where_it_can():
     assert "(one draw: no interval)" in words
 
 
+@pytest.mark.slow
 def test_prices_may_be_given_when_the_rows_are_there(study, tmp_path, capsys):
     path = study(arms=["frozen", "random_frozen"], workers=1)
     assert main(["curve", str(path)]) == 0

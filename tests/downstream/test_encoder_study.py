@@ -56,6 +56,7 @@ def rows_of(folder: Path) -> dict:
     return {row.key: row for row in read_rows(folder / "results.jsonl", Row)}
 
 
+@pytest.mark.slow
 def test_every_encoder_has_the_rows_of_a_curve_of_its_own(several, study, encoders, tmp_path):
     assert main(["study", str(several())]) == 0
     arms = ["frozen", "random_frozen", "raw_logistic"]
@@ -114,6 +115,7 @@ def test_controls_are_computed_once_and_differences_are_paired(several, tmp_path
     assert len(links) == 2 and all((folder / link).is_file() for link in links)
 
 
+@pytest.mark.slow
 def test_an_encoder_is_pretrained_first_and_reused_afterwards(
     several, encoders, pretraining, tmp_path, capsys
 ):

@@ -89,6 +89,7 @@ def test_the_report_shows_it_in_pictures_and_words(made):
     assert len(text) < 3_000_000
 
 
+@pytest.mark.slow
 def test_it_is_made_once_and_again_where_it_is_missing(made, capsys):
     folder, command = made
     first = (folder / "gallery.json").read_bytes()

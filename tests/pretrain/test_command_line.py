@@ -143,9 +143,8 @@ def test_a_batch_system_can_ask_for_another_status_of_a_stopped_run(
     assert (tmp_path / "runs/digits/checkpoints/LATEST").exists()
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_torchrun_checkpoints_and_the_next_start_goes_on(
     number: signal.Signals, config: Path, run_pretrain: Command, tmp_path: Path
 ) -> None:
@@ -238,6 +237,7 @@ def test_bad_input_is_told_in_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_corrupt_shards_end_the_run_unless_told(
     shards: Path, run_pretrain: Command, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ def artifact(folder: Path, name: str) -> Path:
     return folder / "runs" / name / "encoder.safetensors"
 
 
+@pytest.mark.slow
 def test_checkpointed_stages_give_the_same_run(run_pretrain: Command, tmp_path: Path) -> None:
     encoder = f"encoder={RESIDUAL}}}"
     run_pretrain(encoder, "steps=6", "name=plain")
@@ -33,6 +34,7 @@ def test_checkpointed_stages_give_the_same_run(run_pretrain: Command, tmp_path: 
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_spectral_norm_resumes_exactly_and_is_not_in_the_artifact(
     run_pretrain: Command, tmp_path: Path
 ) -> None:

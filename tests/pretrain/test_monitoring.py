@@ -75,6 +75,7 @@ def test_batches_hold_what_is_not_held_out(config: Path, shards: Path) -> None:
     assert all(store.images[row].numpy().tobytes() not in seen for row in out)
 
 
+@pytest.mark.slow
 def test_monitors_change_nothing_and_resume_exactly(
     run_pretrain: Command, shards: Path, tmp_path: Path
 ) -> None:

@@ -309,11 +309,12 @@ def test_a_run_resumes_exactly_across_a_boundary(
     assert (run / "previews/stage1_reconstructions-00000012.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [
         "whole: {share: 0.34}",
-        pytest.param("keep_training_lower: true", marks=pytest.mark.slow),
+        "keep_training_lower: true",
     ],
 )
 def test_two_ranks_equal_one(

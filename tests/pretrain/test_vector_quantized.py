@@ -145,6 +145,7 @@ def test_an_encoder_without_positions_is_refused() -> None:
 RUN = ("objective.kind=vector_quantized", "objective.codes=16", "objective.width=4")
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly(run_pretrain: Command, tmp_path: Path) -> None:
     options = [*RUN, "data.held_out=0.1", "health.every=3", "log.every=3"]
     done = run_pretrain(*options)

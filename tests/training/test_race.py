@@ -23,6 +23,7 @@ def logged_steps(run: Path) -> list[int]:
     return [json.loads(line)["step"] for line in lines if line.endswith("\n")]
 
 
+@pytest.mark.slow
 def test_a_variant_that_fails_does_not_stop_the_others(race: Race) -> None:
     folder, done = race
     for name in ("adam", "slow"):
@@ -36,6 +37,7 @@ def test_a_variant_that_fails_does_not_stop_the_others(race: Race) -> None:
     assert config["optimizer"]["lr"] == 1e-4
 
 
+@pytest.mark.slow
 def test_stopped_races_go_on_where_they_were(config: Path, tmp_path: Path) -> None:
     study = {
         "base": config.name,

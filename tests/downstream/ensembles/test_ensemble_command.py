@@ -24,6 +24,7 @@ def of(rows: list[EnsembleRow], kind: str) -> EnsembleRow:
     return next(row for row in rows if row.kind == kind and row.draw == 0)
 
 
+@pytest.mark.slow
 def test_every_kind_has_rows_that_compare_it_with_its_members(whole: list[EnsembleRow]) -> None:
     assert sorted(row.key for row in whole) == sorted((k, 60, d) for k in KINDS for d in range(2))
     for row in whole:
