@@ -28,6 +28,7 @@ def test_a_copy_depends_on_its_image_alone(digits, encoders):
     assert not torch.equal(extract(encoder, images, COPIES), together)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "head", ["{kind: softmax, steps: 40}", "{kind: mlp, hidden: 16, steps: 30, folds: 2}"]
 )

@@ -27,6 +27,7 @@ def depth(digits: Path, encoders: list[Path], tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_each_depth_is_the_frozen_arm_on_the_stages_up_to_it(
     depth: Path, study, encoders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_head_on_a_graph_has_one_too(study, tmp_path):
     assert gallery.searched == 1200 and 0 < gallery.wrong < gallery.tested
 
 
+@pytest.mark.slow
 def test_a_study_that_is_begun_anew_does_not_keep_it(made):
     folder, command = made
     assert main([*command, "arms=[raw_logistic]", "--overwrite"]) == 0

@@ -76,6 +76,7 @@ def test_an_arm_that_says_what_a_short_name_says_has_its_rows(own_study, tmp_pat
         assert rows[key._replace(arm="low")].nll != rows[key].nll
 
 
+@pytest.mark.slow
 def test_each_depth_is_an_arm_with_its_random_twin(own_study, tmp_path):
     path = own_study("frozen", "random_frozen", "frozen_each_depth")
     assert main(["curve", str(path)]) == 0

@@ -46,6 +46,7 @@ def test_the_accuracy_of_a_class_is_its_recall():
     assert class_accuracies(logits, labels) == [expected[0], None, expected[1], None]
 
 
+@pytest.mark.slow
 def test_every_row_has_them_and_classes_average_to_the_accuracy(finished, digits):
     rows = read_rows(finished / "results.jsonl", Row)
     test = json.loads((finished / "environment.json").read_text())["data"]["test"]["images"]

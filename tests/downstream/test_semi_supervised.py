@@ -72,6 +72,7 @@ def test_without_their_weight_it_is_fine_tuning(mode, train, encoders, rows):
     assert equal(semi(mode, encoders[0], train, rows), plain)
 
 
+@pytest.mark.slow
 def test_they_gain_from_unlabelled_digits(train, digits, encoders):
     test = labelled("test", open_store(f"{digits}/test-*.tar"))
     unfreeze = {"steps": 400, "batch_size": 16, "augment": NO_FLIP, "lr": 3e-3}

@@ -92,6 +92,7 @@ def process_of_rank(launcher: subprocess.Popen[str], rank: int) -> int:
     raise AssertionError(f"rank {rank} is not running")
 
 
+@pytest.mark.slow
 def test_two_ranks_compute_what_one_process_does(whole: tuple[Path, list[Row]]) -> None:
     config, rows = whole
     done = run_on_ranks(2, "downstream", "curve", config, "name=ranks")

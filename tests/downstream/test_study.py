@@ -197,6 +197,7 @@ def test_targets_may_be_asked_for_when_the_rows_are_there(uninterrupted, capsys)
     assert main(["curve", str(config), "draws=3"]) == 2  # what changes rows is refused as before
 
 
+@pytest.mark.slow
 def test_a_stopped_study_ends_well_and_says_how_to_go_on(uninterrupted, capsys):
     config, folder, _ = uninterrupted
     stopped = folder.with_name("stopped")
@@ -212,6 +213,7 @@ def test_a_stopped_study_ends_well_and_says_how_to_go_on(uninterrupted, capsys):
     assert verdict.startswith("Unfinished, ")
 
 
+@pytest.mark.slow
 def test_a_transductive_head_says_so_wherever_its_numbers_are(study, tmp_path, capsys):
     """All arms with a head on a graph; what it is stands in rows, table, verdict and report."""
     path = study(

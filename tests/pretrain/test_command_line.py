@@ -170,12 +170,13 @@ def test_a_signal_to_torchrun_checkpoints_and_the_next_start_goes_on(
     assert "finished at step 150" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param("compute.accumulation=1", marks=pytest.mark.slow),
+        "compute.accumulation=1",
         "compute.accumulation=2",
-        pytest.param("compute.distribution=fsdp2", marks=pytest.mark.slow),
+        "compute.distribution=fsdp2",
     ],
 )
 def test_two_ranks_equal_one(how: str, config: Path, run_pretrain: Command, tmp_path: Path) -> None:
