@@ -133,6 +133,7 @@ def test_a_killed_rank_loses_no_row_and_another_number_of_ranks_goes_on(
     assert all(after[key].seconds == row.seconds for key, row in before.items())
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_rank_stops_all_and_they_say_how_to_go_on(
     whole: tuple[Path, list[Row]],
 ) -> None:
@@ -211,6 +212,7 @@ def test_a_shard_of_another_config_is_refused_and_overwriting_removes_parts(
     assert_whole(folder, raw)
 
 
+@pytest.mark.slow
 def test_ranks_pretrain_once_and_share_every_curve(
     digits: Path, encoders: list[Path], tmp_path: Path
 ) -> None:
