@@ -41,6 +41,7 @@ def artifact(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sys.modules.pop("studied_backbone", None)
 
 
+@pytest.mark.slow
 def test_its_code_runs_where_that_is_allowed_and_nowhere_else(
     study, artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -32,6 +33,7 @@ workers: 1
 """
 
 
+@pytest.mark.slow
 def test_an_autoencoder_and_a_study_of_five_channels(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     digits = load_digits()

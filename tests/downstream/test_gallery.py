@@ -116,6 +116,7 @@ def test_a_study_without_a_pretrained_arm_has_none(study, tmp_path):
     assert "no arm of this study has a pretrained encoder" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_head_on_a_graph_has_one_too(study, tmp_path):
     path = study(arms=["frozen"], head={"kind": "label_propagation"}, budgets=[20], workers=1)
     assert main(["curve", str(path)]) == 0

@@ -34,6 +34,7 @@ def summary_of(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_own_arms_stand_beside_short_ones_and_are_compared(own_study, tmp_path, capsys):
     path = own_study(
         "frozen",

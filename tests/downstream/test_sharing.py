@@ -150,6 +150,7 @@ def test_a_signal_to_one_rank_stops_all_and_they_say_how_to_go_on(
     assert_whole(folder, rows)
 
 
+@pytest.mark.slow
 def test_shards_that_never_meet_are_merged_by_the_plain_command(
     whole: tuple[Path, list[Row]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,6 +188,7 @@ def test_shards_that_never_meet_are_merged_by_the_plain_command(
     assert_whole(folder, rows)
 
 
+@pytest.mark.slow
 def test_a_shard_of_another_config_is_refused_and_overwriting_removes_parts(
     whole: tuple[Path, list[Row]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,6 +93,7 @@ def test_epochs_become_steps(run_pretrain: Command, tmp_path: Path) -> None:
     assert json.loads(log[-1])["step"] == round(0.5 * 300 / 32)
 
 
+@pytest.mark.slow
 def test_sigkill_in_mid_epoch_then_resume_equals_uninterrupted(
     config: Path, run_pretrain: Command, tmp_path: Path
 ) -> None:
@@ -258,6 +259,7 @@ def test_corrupt_shards_end_the_run_unless_told(
     assert_one_line(strict.stderr, "bad.tar")
 
 
+@pytest.mark.slow
 def test_a_diverging_run_says_where(run_pretrain: Command) -> None:
     done = run_pretrain("optimizer.kind=sgd", "optimizer.lr=1e30", status=2)
     assert_one_line(done.stderr, "step", "autoencoder", "encoder.stage2", "lower optimizer.lr")

@@ -147,6 +147,7 @@ def test_two_ranks_log_the_same_values(
         assert two[step]["probe_accuracy"] == pytest.approx(values["probe_accuracy"], abs=0.03)
 
 
+@pytest.mark.slow
 def test_runs_end_early_by_what_is_monitored(
     run_pretrain: Command, shards: Path, tmp_path: Path
 ) -> None:
