@@ -87,8 +87,8 @@ class ScoreWatch(nn.Module):
             return None
         if late >= SOLVED and not self.score.may_be_solved:
             return (
-                f"{task} was solved ({metric} {late:.3f} at the end): more steps teach nothing; if "
-                f"that came early it has a short-cut, {poor}"
+                f"{task} was solved ({metric} {late:.3f} at the end): more steps teach hardly "
+                f"anything; if it was solved long before, it has a short-cut, {poor}"
             )
         if late <= self._guessed(late_rows):
             return (
