@@ -82,6 +82,7 @@ def test_a_comparison_does_not_replace_the_page_of_a_study(several, tmp_path, ca
     assert Path(one, "report.html").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_controls_are_computed_once_and_differences_are_paired(several, tmp_path, capsys):
     assert main(["study", str(several())]) == 0
     one, two = (rows_of(curve(tmp_path, label)) for label in ("one", "two"))

@@ -27,6 +27,7 @@ def pixels(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_what_the_encoder_makes_of_the_images(made, digits):
     folder, _ = made
     gallery = read_gallery(folder)
@@ -68,6 +69,7 @@ def purity(points, labels) -> float:
     return float((labels[distances.argmin(axis=1)] == labels).mean())
 
 
+@pytest.mark.slow
 def test_the_report_shows_it_in_pictures_and_words(made):
     folder, _ = made
     gallery = read_gallery(folder)

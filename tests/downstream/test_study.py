@@ -184,6 +184,7 @@ def test_no_choice_is_made_by_the_test_labels(study, digits, tmp_path):
         assert row.accuracy != wrong_rows[key].accuracy
 
 
+@pytest.mark.slow
 def test_targets_may_be_asked_for_when_the_rows_are_there(uninterrupted, capsys):
     config, folder, _ = uninterrupted
     before = values(read_rows(folder / "results.jsonl", Row))

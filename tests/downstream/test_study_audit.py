@@ -64,6 +64,7 @@ def summary_of(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_copies_are_found_counted_scored_and_shown(study, planted, encoders, tmp_path, capsys):
     path = study(data=planted, arms=["frozen", "raw_logistic", "scratch"], workers=1)
     runs = tmp_path / "runs"

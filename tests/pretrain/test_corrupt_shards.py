@@ -46,6 +46,7 @@ def corrupt(shards: Path, tmp_path: Path) -> tuple[Path, set[str]]:
     return folder, {keys[number] for number in (110, 150, 199, *range(280, 300))}
 
 
+@pytest.mark.slow
 def test_a_run_past_corrupt_shards_loses_exactly_the_bad_samples(
     corrupt: tuple[Path, set[str]], shards: Path, run_pretrain: Command, tmp_path: Path
 ) -> None:

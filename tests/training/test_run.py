@@ -219,6 +219,7 @@ def test_two_ranks_equal_one(digits: ModuleType, start: Start, tmp_path: Path) -
     assert json.loads((tmp_path / "two/environment.json").read_text())["ranks"] == 2
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_ranks(
     digits: ModuleType, start: Start, tmp_path: Path
 ) -> None:
