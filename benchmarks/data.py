@@ -1,6 +1,6 @@
 """From JPEG shards to batches: raw decoding, webdataset, and images that stay in their shards.
 
-    python -m benchmarks.data [--images 2000] [--rounds 3]
+    python -m benchmarks.data [--images 2000] [--rounds 7]
 
 Photographs are made up (smooth noise of many scales, 500 and 224 pixels, JPEG of quality 85) and
 packed into shards in a temporary folder. In turn, for several rounds:
@@ -160,7 +160,7 @@ def _resident() -> dict[str, Callable[[], None]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=25, help="batches per round")
     args = parser.parse_args()
     cores = available_cores()

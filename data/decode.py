@@ -20,6 +20,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data.errors import DataError, cause
@@ -50,6 +52,7 @@ def decode_image(
     size: int | None = None,
     max_pixels: int = MAX_PIXELS,
     formats: Sequence[str] = SHARD_FORMATS,
+    out_HWC: npt.NDArray[np.uint8] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Decode an image by this module's rules.
 
@@ -61,6 +64,8 @@ def decode_image(
         size: height and width of the result in pixels; None keeps the image's own.
         max_pixels: above this many pixels (width times height) the image is refused undecoded.
         formats: Pillow's names of the formats that may be read.
+        out_HWC: contiguous uint8 [H, W, C], that may be written to: a JPEG that is only to be
+            decoded, to this shape, is decoded here, and the result is a view of it.
     Returns:
         uint8 [C, H, W], its channels last in memory or not.
     Raises:
@@ -73,14 +78,14 @@ def decode_image(
         if frame.several_scans:
             _check_scans(data)
         if not frame.exif:
-            decoded = _decode_plain_jpeg(data, max_pixels, size)
+            decoded = _decode_plain_jpeg(data, max_pixels, size, out_HWC)
             if decoded is not None:
                 return fit_image(decoded, channels=channels, size=size)
     try:
         image = _open(data, max_pixels, formats)
         if size is not None:
             image.draft(None, (size, size))
-        return _to_array(image, channels, size)
+        return fit_image(_to_array(image, channels), size=size)
     except DataError:
         raise
     except Exception as error:  # Pillow raises errors of many kinds on damaged files
@@ -88,7 +93,7 @@ def decode_image(
 
 
 def _decode_plain_jpeg(
-    data: bytes, max_pixels: int, size: int | None
+    data: bytes, max_pixels: int, size: int | None, out_HWC: npt.NDArray[np.uint8] | None
 ) -> npt.NDArray[np.uint8] | None:
     """Decode a grey or YCbCr JPEG, uint8 [C, H, W], not turned by any EXIF; None: any other.
 
@@ -100,11 +105,13 @@ def _decode_plain_jpeg(
         if space not in ("Gray", "YCbCr"):
             return None
         _check_pixels(width, height, max_pixels)
+        shape = (height, width, 1 if space == "Gray" else 3)
         pixels = simplejpeg.decode_jpeg(
             data,
             colorspace="GRAY" if space == "Gray" else "RGB",
             min_height=size or 0,
             min_width=size or 0,
+            buffer=out_HWC if out_HWC is not None and out_HWC.shape == shape else None,
         )
     except DataError:
         raise
@@ -117,16 +124,32 @@ def fit_image(
     image_CHW: npt.NDArray[np.uint8], *, channels: int | None = None, size: int | None = None
 ) -> npt.NDArray[np.uint8]:
     """Bring decoded pixels to `channels` and `size`, as `decode_image` would."""
-    same_size = size is None or image_CHW.shape[1:] == (size, size)
-    if same_size and channels in (None, image_CHW.shape[0]):
-        return image_CHW
-    if image_CHW.shape[0] not in (1, 3):
-        if channels not in (None, image_CHW.shape[0]):
-            raise DataError(_NO_SUCH_CHANNELS.format(f"{len(image_CHW)} channels", channels))
-        return np.concatenate([fit_image(plane[np.newaxis], size=size) for plane in image_CHW])
-    grey = image_CHW.shape[0] == 1
-    pixels = image_CHW[0] if grey else np.ascontiguousarray(image_CHW.transpose(1, 2, 0))
-    return _to_array(Image.fromarray(pixels), channels, size)
+    found = len(image_CHW)
+    if channels not in (None, found):
+        if found not in (1, 3):
+            raise DataError(_NO_SUCH_CHANNELS.format(f"{found} channels", channels))
+        pixels = image_CHW[0] if found == 1 else np.ascontiguousarray(image_CHW.transpose(1, 2, 0))
+        image_CHW = _to_array(Image.fromarray(pixels), channels)
+    if size is not None and image_CHW.shape[1:] != (size, size):
+        image_CHW = _scaled_square(image_CHW, size)
+    return image_CHW
+
+
+def _scaled_square(image_CHW: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """Scale the largest square from the middle, by antialiased bicubic interpolation.
+
+    Torch's values are within 2 of Pillow's, which takes four times as long.
+    """
+    height, width = image_CHW.shape[1:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = image_CHW[:, top : top + side, left : left + side]
+    if not square.flags.writeable:  # which torch does not share
+        square = square.copy()
+    scaled = F.interpolate(
+        torch.from_numpy(square)[None], (size, size), mode="bicubic", antialias=True
+    )
+    return scaled[0].numpy()
 
 
 def image_shape(
@@ -207,19 +230,13 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _to_array(image: Image.Image, channels: int | None, size: int | None) -> npt.NDArray[np.uint8]:
+def _to_array(image: Image.Image, channels: int | None) -> npt.NDArray[np.uint8]:
     image = _to_grey_or_rgb(image)
     if channels not in (None, 1, 3):
         kind = "grey" if image.mode == "L" else "colour"
         raise DataError(_NO_SUCH_CHANNELS.format(kind, channels))
     if channels is not None:
         image = image.convert("L" if channels == 1 else "RGB")
-    if size is not None and image.size != (size, size):
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.resize(
-            (size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
-        )
     array = np.array(image)
     return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
 

@@ -18,8 +18,6 @@ from data.decode_ahead import MAX_AHEAD_PIXELS
 from data.errors import DataError
 from data.order import Order
 
-_ROWS_TOGETHER = 8
-
 
 class DecodedImages(ABC):
     """Images uint8 [N, C, H, W] by their rows, as a tensor of them would give them.
@@ -41,6 +39,7 @@ class DecodedImages(ABC):
             threads: that decode at a time.
         """
         self._channels, self._size = channels, size
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._large_lock = threading.Lock()
         self._image_shape: tuple[int, ...] | None = None
@@ -60,18 +59,21 @@ class DecodedImages(ABC):
         Raises:
             DataError: naming the sample that does not decode, or has another shape.
         """
-        # Channels last, as most decoders give them: an image is then one copy.
+        # Channels last, as most decoders give them: an image is then one copy, or none.
         channels, height, width = self.shape[1:]
-        batch = np.empty((len(rows), height, width, channels), np.uint8).transpose(0, 3, 1, 2)
-        starts = range(0, len(rows), _ROWS_TOGETHER)
+        batch_NHWC = np.empty((len(rows), height, width, channels), np.uint8)
+        places = iter(range(len(rows)))
 
-        def fill(start: int) -> None:
-            for place in range(start, min(start + _ROWS_TOGETHER, len(rows))):
-                batch[place] = self._image(int(rows[place]))
+        def fill() -> None:
+            for place in places:  # each thread takes the next one
+                place_HWC = batch_NHWC[place]
+                image = self._image(int(rows[place]), place_HWC)
+                if not np.may_share_memory(image, place_HWC):
+                    place_HWC[...] = image.transpose(1, 2, 0)
 
-        for _ in self._pool.map(fill, starts):
-            pass
-        return torch.from_numpy(batch)
+        for job in [self._pool.submit(fill) for _ in range(self._threads)]:
+            job.result()
+        return torch.from_numpy(batch_NHWC.transpose(0, 3, 1, 2))
 
     def expect(  # noqa: B027 (most need nothing)
         self, order: Order, step: int, start: int, stop: int | None
@@ -79,20 +81,24 @@ class DecodedImages(ABC):
         """Get ready what rows [start, stop) of a step's batch need, where that takes time."""
 
     @abstractmethod
-    def _image(self, row: int) -> npt.NDArray[np.uint8]:
-        """Return an image, or what stands in its place, uint8 [C, H, W]."""
+    def _image(
+        self, row: int, out_HWC: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """Return an image, or what stands in its place, uint8 [C, H, W], perhaps in `out_HWC`."""
 
     def _first(self, image: npt.NDArray[np.uint8], count: int) -> None:
         """Take the shape of all from the first image."""
         self._image_shape = image.shape
         self.shape = (count, *image.shape)
 
-    def _decode(self, data: bytes, suffix: str) -> npt.NDArray[np.uint8]:
+    def _decode(
+        self, data: bytes, suffix: str, out_HWC: npt.NDArray[np.uint8] | None
+    ) -> npt.NDArray[np.uint8]:
         try:
-            image = self._decode_up_to(MAX_AHEAD_PIXELS, data, suffix)
+            image = self._decode_up_to(MAX_AHEAD_PIXELS, data, suffix, out_HWC)
         except DataError:  # too large for several threads at once, or bad
             with self._large_lock:
-                image = self._decode_up_to(MAX_PIXELS, data, suffix)
+                image = self._decode_up_to(MAX_PIXELS, data, suffix, out_HWC)
         if self._image_shape is not None and image.shape != self._image_shape:
             found, first = ("x".join(map(str, s)) for s in (image.shape, self._image_shape))
             raise DataError(
@@ -101,7 +107,14 @@ class DecodedImages(ABC):
             )
         return image
 
-    def _decode_up_to(self, max_pixels: int, data: bytes, suffix: str) -> npt.NDArray[np.uint8]:
+    def _decode_up_to(
+        self, max_pixels: int, data: bytes, suffix: str, out_HWC: npt.NDArray[np.uint8] | None
+    ) -> npt.NDArray[np.uint8]:
         return decode_image(
-            data, suffix, channels=self._channels, size=self._size, max_pixels=max_pixels
+            data,
+            suffix,
+            channels=self._channels,
+            size=self._size,
+            max_pixels=max_pixels,
+            out_HWC=out_HWC,
         )

@@ -54,7 +54,9 @@ class IndexedImages(DecodedImages):
             raise DataError(f"none of the {len(index.bad)} samples can be used{first}")
         self._first(self._image(0), len(index))
 
-    def _image(self, row: int) -> npt.NDArray[np.uint8]:
+    def _image(
+        self, row: int, out_HWC: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[np.uint8]:
         index = self.index
         for other in range(len(index)):
             place = (row + other) % len(index)
@@ -63,7 +65,7 @@ class IndexedImages(DecodedImages):
                 start, size = int(index.offset[place]), int(index.size[place])
                 data = self._map(int(index.shard[place]))[start : start + size]
                 try:
-                    return self._decode(data, IMAGE_SUFFIXES[index.suffix[place]])
+                    return self._decode(data, IMAGE_SUFFIXES[index.suffix[place]], out_HWC)
                 except DataError as error:
                     reason = str(error)
             self._report(place, reason)

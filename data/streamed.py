@@ -117,7 +117,9 @@ class StreamedImages(DecodedImages):
                     self._queue.put(self._opening(shard))
             self._close_others()
 
-    def _image(self, row: int) -> npt.NDArray[np.uint8]:
+    def _image(
+        self, row: int, out_HWC: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[np.uint8]:
         shard = int(np.searchsorted(self._begins, row, "right")) - 1
         wanted = row - int(self._begins[shard])
         for other in range(len(self._counts)):
@@ -128,12 +130,14 @@ class StreamedImages(DecodedImages):
                     self._report_missing(opened, place)
                 for next_one in range(len(opened)):
                     number = (wanted + next_one) % len(opened)
-                    if (image := self._usable(opened, place, number)) is not None:
+                    if (image := self._usable(opened, place, number, out_HWC)) is not None:
                         return image
             wanted = 0
         raise DataError(f"none of the {self._begins[-1]:,} samples can be used")
 
-    def _usable(self, opened: OpenShard, shard: int, number: int) -> npt.NDArray[np.uint8] | None:
+    def _usable(
+        self, opened: OpenShard, shard: int, number: int, out_HWC: npt.NDArray[np.uint8] | None
+    ) -> npt.NDArray[np.uint8] | None:
         """A sample's image; None where it is bad, which is said then."""
         if (shard, number) in self.bad:
             return None
@@ -141,7 +145,7 @@ class StreamedImages(DecodedImages):
             self._report((shard, number), opened.bad[number], 1)
             return None
         try:
-            return self._decode(*opened.read(number))
+            return self._decode(*opened.read(number), out_HWC)
         except DataError as error:
             self._report((shard, number), opened.name(number, str(error)), 1)
             return None

