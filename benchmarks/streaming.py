@@ -109,7 +109,10 @@ def rates(
     spec = f"train-{{000000..{NAMES - 1:06d}}}.tar"
     found: dict[str, list[float]] = {}
     for number in range(rounds):
-        with tempfile.TemporaryDirectory(dir=folder) as empty, ExitStack() as stack:
+        with (
+            tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as empty,
+            ExitStack() as stack,
+        ):
             loops = {"indexed": (indexed(shards), steps)}
             loops["http"] = (streamed(f"{url}/{spec}", Path(empty, "http")), steps)
             if endpoint is not None:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data.errors import DataError, cause
-from data.jpeg_frame import read_frame
+from data.jpeg_frame import Frame, read_frame
 from data.npy import PIXEL_TYPES, channel_axis, read_npy_header, to_chw, to_uint8
 
 MAX_PIXELS = 2**26
@@ -78,7 +78,7 @@ def decode_image(
         if frame.several_scans:
             _check_scans(data)
         if not frame.exif:
-            decoded = _decode_plain_jpeg(data, max_pixels, size, out_HWC)
+            decoded = _decode_plain_jpeg(data, frame, max_pixels, size, out_HWC)
             if decoded is not None:
                 return fit_image(decoded, channels=channels, size=size)
     try:
@@ -93,7 +93,11 @@ def decode_image(
 
 
 def _decode_plain_jpeg(
-    data: bytes, max_pixels: int, size: int | None, out_HWC: npt.NDArray[np.uint8] | None
+    data: bytes,
+    frame: Frame,
+    max_pixels: int,
+    size: int | None,
+    out_HWC: npt.NDArray[np.uint8] | None,
 ) -> npt.NDArray[np.uint8] | None:
     """Decode a grey or YCbCr JPEG, uint8 [C, H, W], not turned by any EXIF; None: any other.
 
@@ -101,17 +105,16 @@ def _decode_plain_jpeg(
     Pillow has halves alone.
     """
     try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        if space not in ("Gray", "YCbCr"):
+        if not frame.standard and simplejpeg.decode_jpeg_header(data)[2] != "YCbCr":
             return None
+        height, width, channels = frame.shape
         _check_pixels(width, height, max_pixels)
-        shape = (height, width, 1 if space == "Gray" else 3)
         pixels = simplejpeg.decode_jpeg(
             data,
-            colorspace="GRAY" if space == "Gray" else "RGB",
+            colorspace="GRAY" if channels == 1 else "RGB",
             min_height=size or 0,
             min_width=size or 0,
-            buffer=out_HWC if out_HWC is not None and out_HWC.shape == shape else None,
+            buffer=out_HWC if out_HWC is not None and out_HWC.shape == frame.shape else None,
         )
     except DataError:
         raise

@@ -23,7 +23,8 @@ class ReadAhead:
     ) -> None:
         """Decode nothing yet; `rows_of` gives the rows of `images` at places of the order."""
         self._images, self._order, self._rows_of = images, order, rows_of
-        self._one = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        # Two: while one waits for its images, the other finds out which come next.
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="read-ahead")
         self._pending: dict[_Slice, Future[Tensor]] = {}
 
     def batch(self, step: int, start: int, stop: int | None) -> Tensor:
@@ -36,7 +37,7 @@ class ReadAhead:
         return found.result()
 
     def _submit(self, step: int, start: int, stop: int | None) -> Future[Tensor]:
-        return self._one.submit(self._take, step, start, stop)
+        return self._pool.submit(self._take, step, start, stop)
 
     def _take(self, step: int, start: int, stop: int | None) -> Tensor:
         self._images.expect(self._order, step, start, stop)

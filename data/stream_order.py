@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ from data.order import Places, permutation
 
 _SHARDS, _WINDOW = zlib.crc32(b"order of shards"), zlib.crc32(b"order in a window")
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class _Epoch:
@@ -35,6 +38,15 @@ class _Epoch:
 
     shards: npt.NDArray[np.int64]
     begins: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A lane's samples [begin, end) of an epoch's shards end to end, from a first position on."""
+
+    first_position: int
+    begin: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,10 @@ class StreamOrder:
         self._counts = counts
         self._seed, self._lanes, self._window = seed, lanes, window
         self._epochs: dict[int, _Epoch] = {}
-        self._mixed: OrderedDict[_Window, npt.NDArray[np.int64]] = OrderedDict()
+        self._stretches: dict[tuple[int, int], _Stretch] = {}
+        self._at_hand: dict[int, _Window] = {}  # of each lane, the window that was asked for last
+        self._mixed: OrderedDict[_Window, Places] = OrderedDict()
+        self._around: OrderedDict[_Window, tuple[list[int], list[int]]] = OrderedDict()
         self._lock = threading.Lock()  # a step is asked for while the next one is read ahead
 
     def __len__(self) -> int:
@@ -101,11 +116,11 @@ class StreamOrder:
         then: dict[int, None] = {}
         with self._lock:
             for epoch, lane, rows in self._by_lane(positions):
-                windows = list(self._windows(epoch, lane, positions[rows]))
-                for window, _ in windows:
-                    now |= dict.fromkeys(self._shards_of(window))
-                if (following := self._after(windows[-1][0])) is not None:
-                    then |= dict.fromkeys(self._shards_of(following))
+                after: list[int] = []
+                for window, _ in self._windows(epoch, lane, positions[rows]):
+                    at_hand, after = self._shards_around(window)
+                    now |= dict.fromkeys(at_hand)
+                then |= dict.fromkeys(after)
         return list(now), [shard for shard in then if shard not in now]
 
     def _positions(self, step: int) -> npt.NDArray[np.int64]:
@@ -124,29 +139,40 @@ class StreamOrder:
     def _places(self, epoch: int, lane: int, positions: npt.NDArray[np.int64]) -> Places:
         """The places of ascending positions of one lane in one epoch."""
         parts = [
-            window.begin + self._permutation(window)[sequence - window.begin]
+            self._mixed_places(window)[sequence - window.begin]
             for window, sequence in self._windows(epoch, lane, positions)
         ]
-        mixed, order = np.concatenate(parts), self._epoch(epoch)
-        place = np.searchsorted(order.begins, mixed, "right") - 1
-        return self._begins[order.shards[place]] + mixed - order.begins[place]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _windows(
         self, epoch: int, lane: int, positions: npt.NDArray[np.int64]
     ) -> Iterator[tuple[_Window, npt.NDArray[np.int64]]]:
         """Yield a lane's windows that ascending positions lie in, each with what lies in it: where
         that is in the epoch's shards end to end."""
-        begin = epoch * len(self)
-        first = begin + (lane - begin) % self._lanes
-        sequence = self._stretch(epoch, lane)[0] + (positions - first) // self._lanes
+        stretch = self._stretch(epoch, lane)
+        sequence = stretch.begin + (positions - stretch.first_position) // self._lanes
         while len(sequence):
-            window = self._window_at(epoch, lane, int(sequence[0]))
-            inside = int(np.searchsorted(sequence, window.end))
+            window = self._at_hand.get(lane)
+            if (
+                window is None
+                or window.epoch != epoch
+                or not window.begin <= sequence[0] < window.end
+            ):
+                window = self._at_hand[lane] = self._window_at(epoch, lane, int(sequence[0]))
+            # As nearly always, all of them lie in it.
+            inside = len(sequence)
+            if sequence[-1] >= window.end:
+                inside = int(np.searchsorted(sequence, window.end))
             yield window, sequence[:inside]
             sequence = sequence[inside:]
 
-    def _stretch(self, epoch: int, lane: int) -> tuple[int, int]:
-        """Which samples of the epoch's shards end to end are a lane's, [begin, end)."""
+    def _stretch(self, epoch: int, lane: int) -> _Stretch:
+        found = self._stretches.get((epoch, lane))
+        if found is None:
+            found = self._stretches[epoch, lane] = self._make_stretch(epoch, lane)
+        return found
+
+    def _make_stretch(self, epoch: int, lane: int) -> _Stretch:
         count, begin = len(self), epoch * len(self)
 
         def before(lane: int) -> int:
@@ -157,20 +183,19 @@ class StreamOrder:
 
             return up_to(begin + count) - up_to(begin)
 
-        return before(lane), before(lane + 1)
+        return _Stretch(begin + (lane - begin) % self._lanes, before(lane), before(lane + 1))
 
     def _window_at(self, epoch: int, lane: int, sequence: int) -> _Window:
-        begins = self._epoch(epoch).begins
-        begin, end = self._stretch(epoch, lane)
-        first = int(np.searchsorted(begins, begin, "right")) - 1
+        begins, stretch = self._epoch(epoch).begins, self._stretch(epoch, lane)
+        first = int(np.searchsorted(begins, stretch.begin, "right")) - 1
         number = (int(np.searchsorted(begins, sequence, "right")) - 1 - first) // self._window
         first += number * self._window
         last = min(first + self._window, len(begins) - 1)
         return _Window(
             epoch,
             lane,
-            begin=max(begin, int(begins[first])),
-            end=min(end, int(begins[last])),
+            begin=max(stretch.begin, int(begins[first])),
+            end=min(stretch.end, int(begins[last])),
             first=first,
             last=last,
         )
@@ -178,10 +203,21 @@ class StreamOrder:
     def _after(self, window: _Window) -> _Window | None:
         """The window that a lane comes to next; None where it has no more than a position now and
         then, in a set of fewer images than lanes."""
-        if window.end < self._stretch(window.epoch, window.lane)[1]:
+        if window.end < self._stretch(window.epoch, window.lane).end:
             return self._window_at(window.epoch, window.lane, window.end)
-        begin, end = self._stretch(window.epoch + 1, window.lane)
-        return self._window_at(window.epoch + 1, window.lane, begin) if begin < end else None
+        stretch = self._stretch(window.epoch + 1, window.lane)
+        if stretch.begin == stretch.end:
+            return None
+        return self._window_at(window.epoch + 1, window.lane, stretch.begin)
+
+    def _shards_around(self, window: _Window) -> tuple[list[int], list[int]]:
+        """The shards of a window, and those of the one after it."""
+        found = self._around.get(window)
+        if found is None:
+            after = self._after(window)
+            found = self._shards_of(window), [] if after is None else self._shards_of(after)
+            self._keep(self._around, window, found)
+        return found
 
     def _shards_of(self, window: _Window) -> list[int]:
         order = self._epoch(window.epoch)
@@ -196,21 +232,29 @@ class StreamOrder:
             if max(begin, window.begin) < min(end, window.end)
         ]
 
-    def _permutation(self, window: _Window) -> npt.NDArray[np.int64]:
+    def _mixed_places(self, window: _Window) -> Places:
+        """The places of a window's images, in the order in which they come."""
         found = self._mixed.get(window)
         if found is None:
+            order = self._epoch(window.epoch)
             seeds = (self._seed, _WINDOW, window.epoch, window.lane, window.first)
-            found = self._mixed[window] = permutation(window.end - window.begin, *seeds)
-            while len(self._mixed) > 2 * self._lanes:
-                self._mixed.popitem(last=False)
-        self._mixed.move_to_end(window)
+            mixed = window.begin + permutation(window.end - window.begin, *seeds)
+            place = np.searchsorted(order.begins, mixed, "right") - 1
+            found = self._begins[order.shards[place]] + mixed - order.begins[place]
+            self._keep(self._mixed, window, found)
         return found
+
+    def _keep(self, memory: OrderedDict[_Window, T], window: _Window, found: T) -> None:
+        memory[window] = found
+        while len(memory) > 2 * self._lanes:
+            memory.popitem(last=False)
 
     def _epoch(self, epoch: int) -> _Epoch:
         found = self._epochs.get(epoch)
         if found is None:
             # A lane may be at the end of one epoch while others have begun the next.
             self._epochs = {e: o for e, o in self._epochs.items() if abs(e - epoch) == 1}
+            self._stretches = {k: s for k, s in self._stretches.items() if abs(k[0] - epoch) <= 1}
             shards = permutation(len(self._counts), self._seed, _SHARDS, epoch)
             found = self._epochs[epoch] = _Epoch(shards, _begins(self._counts[shards]))
         return found

@@ -90,7 +90,7 @@ class StreamedImages(DecodedImages):
         Raises:
             DataError: naming the sample, or the shard, that cannot be used.
         """
-        shards = np.unique(np.searchsorted(self._begins, rows, "right") - 1).tolist()
+        shards = sorted(set((self._begins.searchsorted(rows, "right") - 1).tolist()))
         with self._lock:
             self._taken.append(shards)
         try:
@@ -120,7 +120,7 @@ class StreamedImages(DecodedImages):
     def _image(
         self, row: int, out_HWC: npt.NDArray[np.uint8] | None = None
     ) -> npt.NDArray[np.uint8]:
-        shard = int(np.searchsorted(self._begins, row, "right")) - 1
+        shard = int(self._begins.searchsorted(row, "right")) - 1
         wanted = row - int(self._begins[shard])
         for other in range(len(self._counts)):
             place = (shard + other) % len(self._counts)
