@@ -181,7 +181,7 @@ class _SetWriter:
             self._check_shape(item)
             if options.encoding is None and item.original is None:
                 raise DataError(
-                    f"{item.origin} cannot be kept as it is: it is no PNG, JPEG or WebP file, "
+                    f"{item.origin} cannot be kept as it is: it is no PNG, JPEG, WebP or npy file, "
                     "or grey among colour images; give --encode png"
                 )
             reason = None if options.encoding is None else options.encoding.why_not(item.image)
