@@ -1,4 +1,4 @@
-"""Servers on this machine that give few shards many names: nginx, or Python's, and one of S3."""
+"""A server on this machine that gives few shards many names: nginx, or Python's."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import threading
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -26,8 +24,8 @@ http {{
   fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   server {{
     listen 127.0.0.1:{port};
-    location ~ ^/train-\\d*(\\d)\\.tar$ {{ alias {shards}/shard-$1.tar; }}
-    location = /dataset.json {{ alias {shards}/dataset.json; }}
+    location ~ ^(/bucket)?/train-\\d*(\\d)\\.tar$ {{ alias {shards}/shard-$2.tar; }}
+    location ~ ^(/bucket)?/dataset.json$ {{ alias {shards}/dataset.json; }}
   }}
 }}
 """
@@ -37,6 +35,9 @@ _NAME = re.compile(r"/train-\d*(\d)\.tar$")
 @contextmanager
 def web_server(shards: Path, folder: Path) -> Iterator[str]:
     """Serve shard-0.tar to shard-9.tar as train-N.tar for any N, by its last digit; give the URL.
+
+    To S3's clients, which ask for objects by path, with ranges, it is an endpoint whose bucket is
+    called bucket.
 
     Args:
         shards: the folder of these and of dataset.json.
@@ -62,30 +63,6 @@ def web_server(shards: Path, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def bucket_server(shards: Path, names: int) -> Iterator[str]:
-    """Put so many names of these shards into a bucket called bucket; give the endpoint.
-
-    It is moto's server, in Python, and keeps all of it in memory.
-    """
-    port = _free_port()
-    main = "from moto.server import main; main()"
-    command = [sys.executable, "-c", main, "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(port, process)
-        _put(f"{url}/bucket", b"")
-        _put(f"{url}/bucket/dataset.json", (shards / "dataset.json").read_bytes())
-        for number in range(names):
-            data = (shards / f"shard-{number % 10}.tar").read_bytes()
-            _put(f"{url}/bucket/train-{number:06d}.tar", data)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextmanager
 def _python_server(shards: Path) -> Iterator[str]:
     class Handler(SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -103,12 +80,6 @@ def _python_server(shards: Path) -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
-
-
-def _put(url: str, data: bytes) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    kind = {"Content-Type": "application/octet-stream"}
-    opener.open(urllib.request.Request(url, data, kind, method="PUT")).close()
 
 
 def _free_port() -> int:

@@ -40,20 +40,33 @@ class ShardCache:
         """Keep up to `limit` bytes in an existing folder."""
         self._folder, self._limit, self._files = folder, limit, files
 
-    def open(self, url: str) -> OpenShard:
+    def open(self, url: str, state: FileState | None = None) -> OpenShard:
         """Return a shard, fetched now if it is not here; as long as it is in use, its file stays.
 
+        Args:
+            state: that it was in a moment ago, where that is known.
         Raises:
             CacheFullError: there is no room for it.
             DataError: it cannot be fetched; one line.
         """
+        return self._open(url, state)[1]
+
+    def fetch(self, url: str) -> FileState:
+        """Fetch a shard if it is not here, see where its samples are, and return its state.
+
+        Raises:
+            CacheFullError, DataError: as for `open`.
+        """
+        return self._open(url, None)[0]
+
+    def _open(self, url: str, known: FileState | None) -> tuple[FileState, OpenShard]:
         for _ in range(MOST_CHANGES):
-            state = self._files.state(url)
+            state, known = known or self._files.state(url), None
             path = self._folder / _name(url, state)
             try:
                 while (descriptor := _open_shared(path)) is None:
                     self._fetch(url, state, path)
-                return OpenShard(shown(url), path, descriptor, memory=_memory_of(path))
+                return state, OpenShard(shown(url), path, descriptor, memory=_memory_of(path))
             except FileChangedError:
                 continue
             except OSError as error:  # a full disk, or none that can lock files

@@ -108,8 +108,13 @@ class StreamedImages(DecodedImages):
         now, then = order.shards(step, start, stop)
         with self._lock:
             # A step may be asked for in several slices, and so may the one before it.
-            self._slices = {k: v for k, v in self._slices.items() if v[0] >= step - 1}
-            self._slices[start, stop] = step, now, then
+            kept = {k: v for k, v in self._slices.items() if v[0] >= step - 1}
+            _, *before = self._slices.get((start, stop), (step, [], []))
+            is_news = before != [now, then] or len(kept) < len(self._slices)
+            kept[start, stop] = step, now, then
+            self._slices = kept
+            if not is_news:  # as nearly always
+                return
             self._now = {shard for _, at_hand, _ in self._slices.values() for shard in at_hand}
             self._then = {shard for _, _, after in self._slices.values() for shard in after}
             for shard in (*now, *then):

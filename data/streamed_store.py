@@ -21,6 +21,7 @@ from data.order import permutation
 from data.remote_files import RemoteFiles
 from data.shard_cache import ShardCache
 from data.shard_counts import Counts, counted, listed_counts
+from data.shard_fetcher import Fetching, ShardFetcher
 from data.shard_places import Place, beside, expand_places, label_of, name_of
 from data.shard_size import parse_bytes
 from data.store import ReadingConfig, dataset_of
@@ -144,25 +145,32 @@ def open_streamed(
         DataError: shards that cannot be named, listed, fetched or opened, or hold no images, or a
             share that leaves no shard on one of the sides; one line.
     """
-    files = RemoteFiles(
+    fetching = Fetching(
+        folder=_cache_folder(streaming.cache).absolute(),
+        limit=parse_bytes(streaming.cache.size),
+        connections=streaming.connections,
         options=dict(streaming.storage_options),
         retries=streaming.retries,
         first_wait=streaming.first_wait,
         timeout=streaming.timeout,
     )
+    files = fetching.files()
     places = expand_places(spec, files.list_matching)
     info = _dataset_of(places, files)
     counts, counted_by = listed_counts(info, places), DATASET_FILE
-    folder = _cache_folder(streaming.cache)
-    if counts is None or any(isinstance(place, str) for place in places):
-        _make(folder)
-    cache = ShardCache(folder, parse_bytes(streaming.cache.size), files)
+    are_remote = any(isinstance(place, str) for place in places)
+    if counts is None or are_remote:
+        _make(fetching.folder)
+    cache = ShardCache(fetching.folder, fetching.limit, files)
+    fetcher = ShardFetcher(fetching) if are_remote else None
 
     def open_place(place: Place) -> OpenShard:
-        return OpenShard(str(place), place) if isinstance(place, Path) else cache.open(place)
+        if isinstance(place, Path):
+            return OpenShard(str(place), place)
+        return cache.open(place, None if fetcher is None else fetcher.fetch(place))
 
     if counts is None:
-        counts = counted(places, open_place, folder, streaming.connections)
+        counts = counted(places, open_place, fetching.folder, streaming.connections)
         counted_by = "an earlier count"
     order, trained_shards = _held_out_last(len(places), held_out)
     fingerprint = _fingerprint(config, places, counts, info)
