@@ -66,7 +66,7 @@ def pack(
     Args:
         source: a bundled set's name, or a file or folder of a kind in `docs/data.md`.
         size: height and width in pixels; the short side is scaled to it and the middle cropped.
-        labels: a CSV file with the columns key,label for a folder or a zip archive of images.
+        labels: a CSV file with the columns key,label for a folder of images or an archive of one.
         classes: names or numbers of those to pack, renumbered from 0 in their order; None: all.
         encode: `png`, `jpeg` or `webp`, or `keep` for the bytes of the original files.
         quality: of `jpeg` and `webp`, 1 to 100; None: 90.

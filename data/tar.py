@@ -43,9 +43,13 @@ class TarDamage:
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """A member whose bytes are all there. With a `problem` it is not a plain file to be read."""
+    """A member whose bytes are all there. With a `problem` it is not a plain file to be read.
+
+    `name` is safe to be shown, `raw_name` is what stands in the tar.
+    """
 
     name: str
+    raw_name: bytes
     offset: int
     size: int
     problem: str | None
@@ -173,7 +177,7 @@ def _member(
         kind = b"S"
     if kind not in (b"0", b"\0", b"7"):
         problem = f"{_KINDS.get(kind, f'a member of unknown type {kind!r}')}, not a plain file"
-    return TarMember(name, member_offset, size, problem, data_offset, file)
+    return TarMember(name, raw, member_offset, size, problem, data_offset, file)
 
 
 def _raw_name(header: bytes, long_name: bytes | None, pax: dict[bytes, bytes]) -> bytes:
@@ -275,7 +279,7 @@ def _after_sparse_maps(file: BinaryIO, header: bytes, offset: int) -> int:
 
 
 def _cut_off(end: int) -> str:
-    return f"the shard is truncated: it ends at byte {end}"
+    return f"the tar is truncated: it ends at byte {end}"
 
 
 def ends_whole(path: Path) -> bool:

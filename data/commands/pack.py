@@ -24,8 +24,9 @@ SOURCE is one of
   x.parquet            or a folder of them, as Hugging Face writes them
   a folder of images   a subfolder per class, optionally below train/, val/, test/, unlabeled/; or
                        flat, without labels, or with those of --labels
-  x.zip                an archive of such a folder
-  x.tar, 'x-*.tar'     WebDataset shards, or a folder of them, to be packed anew
+  x.zip, x.tar         an archive of such a folder; a tar must not be compressed
+  x.tar, 'x-*.tar'     WebDataset shards, or a folder of them, to be packed anew; a single tar is
+                       one if anything in it ends in .cls, or its images lie in no subfolders
 
 Images must be of one size; --size N scales the short side to N and crops the middle. If any is
 in colour, all get 3 channels; arrays (.npy, .npz) may have any number. The set in DIR appears at
@@ -51,7 +52,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--labels",
         metavar="CSV",
         type=Path,
-        help="key,label of a folder's or zip's images by path; subfolders then name no classes",
+        help="key,label of a folder's or archive's images by path; subfolders then name no classes",
     )
     pack.add_argument(
         "--classes", metavar="A,B,...", help="pack these alone, by names or numbers, from 0 on"

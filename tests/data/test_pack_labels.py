@@ -44,13 +44,22 @@ def test_labels_stand_in_a_file(photos, tmp_path):
     assert info.classes == ["cat", "dog"]
     assert labels_of(tmp_path / "set", "train") == {0: 1, 1: None, 2: 0}
     assert labels_of(tmp_path / "set", "test") == {3: 1}
-    archive = shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
-    pack(archive, tmp_path / "of_zip", labels=csv(tmp_path, *lines))
-    assert labels_of(tmp_path / "of_zip", "train") == {0: 1, 1: None, 2: 0}
+    for kind in ("zip", "tar"):
+        archive = shutil.make_archive(str(tmp_path / "photos"), kind, photos)
+        pack(archive, tmp_path / kind, labels=csv(tmp_path, *lines))
+        assert labels_of(tmp_path / kind, "train") == {0: 1, 1: None, 2: 0}
+        assert labels_of(tmp_path / kind, "test") == {3: 1}
     (photos / "about.json").write_text('{"classes": ["dog", "bird", "cat"]}')
     info = pack(photos, tmp_path / "set", labels=csv(tmp_path, *lines), overwrite=True).info
     assert info.classes == ["dog", "bird", "cat"]
     assert labels_of(tmp_path / "set", "train") == {0: 0, 1: None, 2: 2}
+
+
+def test_a_flat_tar_has_the_labels_of_a_file(photos, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "flat"), "tar", photos / "train" / "x")
+    assert pack(archive, tmp_path / "without").info.classes is None
+    pack(archive, tmp_path / "set", labels=csv(tmp_path, "0,dog", "1,cat"))
+    assert labels_of(tmp_path / "set", "train") == {0: 1, 1: 0}
 
 
 def test_other_labels_are_another_set(photos, tmp_path):
@@ -74,7 +83,7 @@ def test_lines_that_fit_no_image_are_errors(photos, tmp_path, lines, said):
 
 def test_labels_of_other_sources_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", images=IMAGES)
-    with pytest.raises(DataError, match="is for a folder or a zip archive of images"):
+    with pytest.raises(DataError, match="is for a folder of images or an archive of one"):
         pack(tmp_path / "x.npz", tmp_path / "set", labels=csv(tmp_path, "0,cat"))
 
 

@@ -1,5 +1,7 @@
-"""Images in archives: MedMNIST's .npz, zip files and WebDataset shards."""
+"""Images in archives: MedMNIST's .npz, zips and tars of folders, and WebDataset shards."""
 
+import shlex
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,6 +13,7 @@ from data.errors import DataError
 from data.pack import pack
 from data.shards import iter_samples
 from tests.data.packed import contents, unpack
+from tests.data.raw_tars import header, member
 from tests.data.tars import encode, npy, random_images, write_samples, write_tar
 
 IMAGES = random_images(6, 8, 8)
@@ -53,7 +56,7 @@ def test_several_labels_of_an_image_are_refused_with_a_way_out(tmp_path):
     assert "CSV file (docs/heads.md)" in said
 
 
-# ---- zip
+# ---- zips and tars of a folder
 
 
 def write_zip(path: Path, members: dict[str, bytes], **options: object) -> Path:
@@ -63,38 +66,53 @@ def write_zip(path: Path, members: dict[str, bytes], **options: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("around", ["", "photos/", "photos/v2/"])
-def test_a_zip_has_the_layouts_of_a_folder(tmp_path, around):
+def write_archive(path: Path, members: dict[str, bytes]) -> Path:
+    if path.suffix == ".zip":
+        return write_zip(path, members, compression=zipfile.ZIP_DEFLATED)
+    return write_tar(path, list(members.items()))
+
+
+both = pytest.mark.parametrize("kind", ["zip", "tar"])
+
+
+@both
+@pytest.mark.parametrize("around", ["", "./", "photos/", "./photos/v2/"])
+def test_an_archive_has_the_layouts_of_a_folder(tmp_path, kind, around):
     members = {
-        f"{around}{split}/{name}/{number}.png": encode(image)
+        f"{around}{split}/{name}/{number}.a.png": encode(image)
         for split in ("train", "val")
         for name in ("cat", "dog")
         for number, image in enumerate(IMAGES)
     }
     members |= {f"{around}notes.txt": b"passed over", f"{around}train/cat/._1.png": b"passed over"}
     members["__MACOSX/train/cat/._0.png"] = b"passed over"
-    path = write_zip(tmp_path / "pets.zip", members, compression=zipfile.ZIP_DEFLATED)
+    path = write_archive(tmp_path / f"pets.{kind}", members)
     result = pack(path, tmp_path / "set")
-    with zipfile.ZipFile(path) as archive:
-        archive.extractall(tmp_path / "pets")
-    pack(tmp_path / "pets" / around, tmp_path / "folder")
+    shutil.unpack_archive(path, tmp_path / "pets", **({"filter": "data"} if kind == "tar" else {}))
+    of_folder = pack(tmp_path / "pets" / around, tmp_path / "folder").info
     assert result.info.classes == ["cat", "dog"]
     assert result.info.counts == {"train": 12, "val": 12}
+    assert result.info.source == f"{kind} archive pets.{kind}"
+    assert result.info.fingerprint == of_folder.fingerprint
     for split in ("train", "val"):
-        for of_zip, of_folder in zip(
+        for of_archive, of_files in zip(
             unpack(tmp_path / "set", split), unpack(tmp_path / "folder", split), strict=True
         ):
-            np.testing.assert_array_equal(of_zip, of_folder)
+            np.testing.assert_array_equal(of_archive, of_files)
+    assert pack(path, tmp_path / "set").reused
 
 
-def test_a_flat_zip_has_no_labels_and_keeps_its_files(tmp_path):
+@both
+def test_a_flat_archive_has_no_labels_and_keeps_its_files(tmp_path, kind):
     members = {f"photos/{number}.png": encode(image) for number, image in enumerate(IMAGES)}
-    info = pack(write_zip(tmp_path / "x.zip", members), tmp_path / "set", encode="keep").info
+    path = write_archive(tmp_path / f"x.{kind}", members)
+    info = pack(path, tmp_path / "set", encode="keep").info
     assert (info.classes, info.labeled) == (None, False)
     samples = iter_samples(tmp_path / "set" / "train-000000.tar")
     assert {sample.image for sample in samples} == set(members.values())
 
 
+@both
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -103,14 +121,101 @@ def test_a_flat_zip_has_no_labels_and_keeps_its_files(tmp_path):
         ("C:/a.png", "C:/a.png is no name inside"),
         ("..\\a.png", "is no name inside"),
         ("cat/../../a.txt", "is no name inside"),
-        ("a\x1b[2J.png", "characters that cannot be printed"),
-        ("a.txt", "no images found"),
+        ("cat/a\x1b[2J.png", r"cat/a\x1b[2J.png has characters that cannot be printed"),
+        ("./dog//1.png", "the name ./dog//1.png stands twice"),
+        ("dog/" + "x/" * 2048 + "1.png", "is a name above 4096 bytes"),
     ],
+    ids=range(8),
 )
-def test_zips_with_names_that_point_outside_are_refused(tmp_path, name, said):
-    path = write_zip(tmp_path / "x.zip", {name: encode(IMAGES[0])})
+def test_archives_with_names_that_point_outside_are_refused(tmp_path, kind, name, said):
+    png = encode(IMAGES[0])
+    members = {"dog/1.png": png, "cat/1.png": png, name: png}
+    if kind == "zip":
+        path = write_zip(tmp_path / "x.zip", members)
+    else:
+        path = write_tar(tmp_path / "x.tar", list(members.items()), tarfile.GNU_FORMAT)
     assert said in refused(path, tmp_path / "out" / "set")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"x.{kind}"]
+
+
+def test_a_zip_without_images_is_refused(tmp_path):
+    path = write_zip(tmp_path / "x.zip", {"a.txt": b"", "b.png/": b""})
+    assert "no images found" in refused(path, tmp_path / "set")
+
+
+def test_links_and_devices_of_a_tar_are_left_out_and_named(tmp_path):
+    members = [(f"{name}/1.png", encode(image)) for name, image in zip("ab", IMAGES, strict=False)]
+    for kind, name in ((tarfile.SYMTYPE, "a/2.png"), (tarfile.LNKTYPE, "b/2.png")):
+        link = tarfile.TarInfo(name)
+        link.type, link.linkname = kind, "/etc/passwd"
+        members.append((link, b""))
+    device = tarfile.TarInfo("b/3.png")
+    device.type = tarfile.CHRTYPE
+    path = write_tar(tmp_path / "x.tar", [*members, (device, b"")])
+    assert "link, not a plain file; remove the file or" in refused(path, tmp_path / "set")
+    result = pack(path, tmp_path / "set", on_bad="skip", max_bad_share=0.6)
+    assert {item.origin: item.reason for item in result.left_out} == {
+        f"{path}: a/2.png": "a symbolic link, not a plain file",
+        f"{path}: b/2.png": "a hard link, not a plain file",
+        f"{path}: b/3.png": "a character device, not a plain file",
+    }
+    assert result.info.counts == {"train": 2}
+
+
+def test_images_before_the_damage_of_a_tar_are_read(tmp_path):
+    members = [
+        (f"{split}/{name}/{number}.png", encode(image))
+        for split in ("train", "test")
+        for name in ("cat", "dog")
+        for number, image in enumerate(IMAGES)
+    ]
+    path = write_tar(tmp_path / "x.tar", members)
+    content = path.read_bytes()
+    end = content.index(encode(IMAGES[5]), content.index(b"test/dog/5.png")) + 20
+    path.write_bytes(content[:end])
+    said = refused(path, tmp_path / "set")
+    assert f"x.tar offset {end - 532}: the tar is truncated: it ends at byte {end}" in said
+    result = pack(path, tmp_path / "set", on_bad="skip", max_bad_share=0.05)
+    assert result.info.counts == {"train": 12, "test": 11}
+    assert [item.origin for item in result.left_out] == [f"{path} offset {end - 532}"]
+    assert "inside test/dog/5.png that goes on to" in result.left_out[0].reason
+
+
+def test_a_huge_image_in_a_tar_is_not_read_and_a_name_must_be_utf8(tmp_path):
+    path = tmp_path / "x.tar"
+    size = 2**28 + 512
+    with path.open("wb") as file:
+        file.write(member("a/1.png") + member("b/1.png") + header(b"b/2.png", size))
+        file.truncate(file.tell() + size + 1024)
+    assert "b/2.png: above 268435456 bytes" in refused(path, tmp_path / "set")
+    path.write_bytes(member("a/1.png") + member(b"b/\xff.png") + bytes(1024))
+    assert r"b/\udcff.png has characters that cannot be printed" in refused(path, tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("name", "program"), [("a b.tar.gz", "gunzip"), ("x.tgz", "gunzip"), ("x.tar.zst", "unzstd")]
+)
+def test_a_compressed_tar_is_refused_with_a_way_out(tmp_path, name, program):
+    path = tmp_path / name
+    path.write_bytes(b"\x1f\x8b")
+    said = refused(path, tmp_path / "set")
+    assert f"{name}: a compressed tar" in said
+    assert f"unpack it (tar xf {shlex.quote(str(path))}) and give the folder" in said
+    assert f"the plain .tar that {program} makes" in said
+
+
+def test_a_labelled_tar_is_a_shard_and_so_is_what_a_pattern_names(tmp_path):
+    png = encode(IMAGES[0])
+    members = [("a/0.png", png), ("a/0.cls", b"1"), ("../b/1.png", png), ("../b/1.cls", b"0")]
+    write_tar(tmp_path / "x-test.tar", members)
+    info = pack(tmp_path / "x-test.tar", tmp_path / "set").info
+    assert (info.counts, info.classes) == ({"test": 2}, ["0", "1"])
+    assert unpack(tmp_path / "set", "test")[1] == [1, 0]
+    write_tar(tmp_path / "y-test.tar", [("a/0.png", png), ("b/1.png", png)])
+    info = pack(str(tmp_path / "y-tes?.tar"), tmp_path / "shards").info
+    assert (info.counts, info.classes) == ({"test": 2}, None)
+    info = pack(tmp_path / "y-test.tar", tmp_path / "folder").info
+    assert (info.counts, info.classes) == ({"train": 2}, ["a", "b"])
 
 
 def test_bombs_encrypted_and_damaged_zips_are_refused(tmp_path):
