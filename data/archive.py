@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
 from data.errors import DataError
-from data.sources import UnreadableImage
+from data.sources import SPLITS, UnreadableImage
 from data.sources_folder import is_image
 
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -93,11 +93,12 @@ def is_image_name(name: str) -> bool:
 
 
 def folder_around(paths: list[PurePosixPath]) -> PurePosixPath:
-    """The folder that holds all images, and is no class of its own."""
+    """The folder that holds all images, and is no split or class of its own."""
     around = PurePosixPath()
     first = paths[0].parts
     for depth, folder in enumerate(first[:-1]):
-        if any(len(path.parts) <= depth + 1 or path.parts[depth] != folder for path in paths):
+        others = any(len(path.parts) <= depth + 1 or path.parts[depth] != folder for path in paths)
+        if others or folder in SPLITS:
             break
         around /= folder
     return around

@@ -134,14 +134,16 @@ def _split_roots(
     folders = {path.parts[0] for path in paths if len(path.parts) > 1}
     found = [split for split in SPLITS if split in folders]
     others = sorted(folders - set(SPLITS))
-    if "train" not in found or (others and found == ["train"]):
+    loose = any(len(path.parts) == 1 for path in paths)
+    names_classes = bool(others) and found == ["train"]
+    if not found or names_classes or ("train" not in found and (others or loose)):
         return {"train": ("", paths)}
     if others:
         raise DataError(
             f"{where}: beside {'/ and '.join(found)}/ there is {printable(', '.join(others))}; "
             "move it elsewhere"
         )
-    if any(len(path.parts) == 1 for path in paths):
+    if loose:
         raise DataError(f"{where}: images lie beside train/; move them into it")
     inside: dict[str, list[PurePosixPath]] = {split: [] for split in found}
     for path in paths:

@@ -103,6 +103,18 @@ def test_an_archive_has_the_layouts_of_a_folder(tmp_path, kind, around):
 
 
 @both
+@pytest.mark.parametrize("around", ["", "pets/"])
+def test_the_images_of_a_test_split_alone_stay_test_images(tmp_path, kind, around):
+    members = {f"{around}test/cat/1.png": encode(IMAGES[0])}
+    members[f"{around}test/dog/2.png"] = encode(IMAGES[1])
+    path = write_archive(tmp_path / f"pets.{kind}", members)
+    shutil.unpack_archive(path, tmp_path / "pets", **({"filter": "data"} if kind == "tar" else {}))
+    for number, source in enumerate((path, tmp_path / "pets" / around)):
+        info = pack(source, tmp_path / f"set{number}").info
+        assert (info.counts, info.classes) == ({"test": 2}, ["cat", "dog"])
+
+
+@both
 def test_a_flat_archive_has_no_labels_and_keeps_its_files(tmp_path, kind):
     members = {f"photos/{number}.png": encode(image) for number, image in enumerate(IMAGES)}
     path = write_archive(tmp_path / f"x.{kind}", members)
