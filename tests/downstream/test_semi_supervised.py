@@ -80,15 +80,15 @@ def test_they_gain_from_unlabelled_digits(train, digits, encoders):
     config = TrainConfig(**values, features={"grid": 2}, unfreeze=unfreeze)
     (encoder,) = open_encoders((config.encoder,), config.features, allow_external=False)
     attempts = Attempts(encoder, train, 10, config, Accelerator(cpu=True))
-    rows = budget_order(train.labels.numpy(), draw=0, seed=0)[:50]
+    rows = budget_order(train.labels.numpy(), draw=0, seed=0)[:30]
     accuracy = {}
     for mode in (
         LinearThenFinetune(),
-        FixMatch(steps=400, strong=NO_FLIP),
-        MeanTeacher(steps=400, weight=1, ratio=1),
+        FixMatch(steps=800, ratio=3, strong=NO_FLIP),
+        MeanTeacher(steps=800, ratio=3, weight=3),
     ):
         (attempt,) = attempts.of(mode, rows, seed=0)
         right = attempts.logits(attempt, test.images).argmax(dim=1) == test.labels
         accuracy[mode.kind] = float(right.float().mean())
     without = accuracy.pop("linear_then_finetune")
-    assert min(accuracy.values()) > without + 0.01
+    assert min(accuracy.values()) > without + 0.02
