@@ -61,6 +61,11 @@ def compute_in_processes(
             for connection in wait(list(workers), timeout=_SECONDS_BETWEEN_LOOKS):
                 assert isinstance(connection, Connection)
                 done, rows = at_work[connection], _receive(connection, workers[connection])
+                if rows is None:
+                    if stop_requested():  # of which the worker was told too, while it started
+                        return
+                    exitcode = workers[connection].exitcode
+                    raise RuntimeError(f"a worker process ended with exit code {exitcode}")
                 if waiting:
                     at_work[connection] = waiting.popleft()
                     connection.send(at_work[connection])
@@ -70,17 +75,18 @@ def compute_in_processes(
                 yield done, rows
     finally:
         for worker in workers.values():
-            worker.terminate()
+            worker.kill()
         for worker in workers.values():
             worker.join()
 
 
-def _receive(connection: Connection, worker: SpawnProcess) -> list[Any]:
+def _receive(connection: Connection, worker: SpawnProcess) -> list[Any] | None:
+    """Return a group's rows; None where the worker has ended."""
     try:
         answer = connection.recv()
     except EOFError:
         worker.join()
-        raise RuntimeError(f"a worker process ended with exit code {worker.exitcode}") from None
+        return None
     if isinstance(answer, Exception):
         raise answer
     assert isinstance(answer, list)
@@ -89,7 +95,10 @@ def _receive(connection: Connection, worker: SpawnProcess) -> list[Any]:
 
 def _work(connection: Connection, make_bench: Callable[[Accelerator], Bench[Any, Any]]) -> None:
     """Compute one group after another until the other end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent ends us
+    # Ctrl-C reaches all processes of a terminal, and torchrun's SIGTERM all of a rank's: the parent
+    # ends us.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     import torch
 
     from downstream.finetune import COMPUTE
