@@ -7,7 +7,8 @@ shards in a temporary folder. A server on this machine, nginx where it is instal
 many names as are asked for: to the reader each name is a shard of its own. Measured are
 
 - the rate of batches from such shards, of an empty cache, beside that of `indexed` from the folder,
-  over http and, where s3fs is installed, by S3's protocol (the server ignores signatures);
+  over http and, where s3fs is installed, by S3's protocol (the server ignores signatures), and
+  beside that of streaming from the folder;
 - the memory of a process that reads so many gigabytes, which is to stay below 500 MiB and flat;
 - the time to the first batch of 10,000 shards, of an empty cache and of one that holds them;
 - the order of 10^6 shards of 10^10 images: its memory and the time that it takes for a step.
@@ -114,6 +115,8 @@ def rates(
             ExitStack() as stack,
         ):
             loops = {"indexed": (indexed(shards), steps)}
+            files = str(shards / f"shard-{{0..{SHARDS - 1}}}.tar")
+            loops["files"] = (streamed(files, Path(empty, "files")), steps)
             loops["http"] = (streamed(f"{url}/{spec}", Path(empty, "http")), steps)
             if endpoint is not None:
                 loops["S3"] = (streamed(f"s3://bucket/{spec}", Path(empty, "s3"), endpoint), steps)
@@ -123,10 +126,17 @@ def rates(
                 print(f"round {number + 1}: {name}: {rate:,.0f} images/s", flush=True)
             stack.callback(loops.clear)
     median = {name: statistics.median(values) for name, values in found.items()}
-    compared = [Comparison("http, of indexed", median["indexed"], median["http"], OF_INDEXED)]
-    if "S3" in median:
-        compared.append(Comparison("S3, of indexed", median["indexed"], median["S3"], OF_INDEXED))
-    return compared
+    return [
+        Comparison(f"{name}, of {peer}", median[peer], median[name], target)
+        for name, peer, target in (
+            ("files", "indexed", None),
+            ("http", "indexed", OF_INDEXED),
+            ("http", "files", None),
+            ("S3", "indexed", OF_INDEXED),
+            ("S3", "files", None),
+        )
+        if name in median
+    ]
 
 
 def _read_all(spec: str, cache: Path, images: int, samples: Path) -> None:
