@@ -5,6 +5,7 @@ import errno
 import shlex
 import sys
 
+from data.command_line import run
 from data.commands import audit, fetch, ls, pack, show, stats, verify
 from data.errors import DataError
 from pages.errors import PageError
@@ -67,4 +68,4 @@ def _project_version() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, when_stopped="stopped; the same command goes on with what was finished")

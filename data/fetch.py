@@ -60,8 +60,8 @@ def fetch_set(
         missing = _from_debian(known, known.debian_package, missing, out, report, failures)
     if missing:
         raise DataError(
-            f"{known.about.name} could not be had from {'; '.join(failures)}; put "
-            f"{', '.join(missing)} of {known.about.source} into {out} and run this again"
+            f"{known.about.name} could not be had: put {', '.join(missing)} of "
+            f"{known.about.source} into {out} and run this again. {'; '.join(failures)}"
         )
     for name in known.files:
         if known.members and (out / name).exists():
@@ -124,8 +124,9 @@ def _from_web(
                 raise DataError(found)
         except DataError as error:
             report(f"  {name}: {error}")
-            failures.append(f"{address} ({name}: {error})")
             missing.append(name)
+            if len(missing) == 1:  # the others fail for the same reason, or have been reported
+                failures.append(f"{address} ({name}: {error})")
             continue
         part.replace(out / name)
         report(f"  {name}: {known.files[name].kind} as it should be")

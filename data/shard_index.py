@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from data.errors import DataError
 from data.progress import Progress
-from data.shards import IMAGE_SUFFIXES, BadSample, iter_samples
+from data.shards import IMAGE_SUFFIXES, BadSample, Sample, iter_samples
 
 _FORMAT = 2
 NO_LABEL = -1
@@ -51,8 +51,13 @@ class ShardIndex:
 
     def named(self, row: int, reason: str) -> BadSample:
         """Return an image as a sample that cannot be used."""
-        place = self.shards[int(self.shard[row])]
-        return BadSample(place, int(self.offset[row]), self.keys[row], reason)
+        place, offset = self.shards[int(self.shard[row])], int(self.offset[row])
+        for sample in iter_samples(place, read_images=False):
+            # Samples are named by where they begin, here as everywhere.
+            if isinstance(sample, Sample) and sample.image_offset == offset:
+                offset = sample.offset
+                break
+        return BadSample(place, offset, self.keys[row], reason)
 
 
 def open_index(shards: Sequence[Path], memory: Path | None, *, workers: int = 1) -> ShardIndex:

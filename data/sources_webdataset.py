@@ -29,9 +29,10 @@ def is_shard_folder(folder: Path) -> bool:
 class WebDatasetSource:
     """A packed folder, a folder of tars, or the tars that a pattern names.
 
-    Splits, class names and origin are those of `dataset.json`, where there is one. Else a shard is
-    of the split whose name (`train`, `val`, `test`, `unlabeled`) is a word of its file's name, and
-    of `train` where there is none. Samples keep their order and get new keys.
+    Splits, class names and origin are those of `dataset.json`, where there is one; a pattern has
+    the latter two of the set that its tars are all of. Else a shard is of the split whose name
+    (`train`, `val`, `test`, `unlabeled`) is a word of its file's name, and of `train` where there
+    is none. Samples keep their order and get new keys.
     """
 
     def __init__(self, spec: str, *, size: int | None = None) -> None:
@@ -52,7 +53,9 @@ class WebDatasetSource:
             about = read_about(folder)
             self._shards = files_by_split(sorted(folder.glob("*.tar")))
         else:
-            self._shards = files_by_split(expand_shards(spec))
+            found = expand_shards(spec)
+            self._shards = files_by_split(found)
+            about = _about_of_all(found)
         self.name = about.name or (
             folder.resolve().name
             if folder
@@ -88,3 +91,14 @@ class WebDatasetSource:
                     data=item.image,
                     suffix=item.suffix,
                 )
+
+
+def _about_of_all(shards: list[Path]) -> About:
+    """What is known of the packed set that all of these shards are of."""
+    folders = {shard.parent for shard in shards}
+    info = read_dataset_info(folders.pop()) if len(folders) == 1 else None
+    if info is None or {shard.name for shard in shards} - {
+        name for names in info.shards.values() for name in names
+    }:
+        return About()
+    return About(source=info.source, licence=info.licence, classes=info.classes)

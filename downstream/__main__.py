@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from data.command_line import run
 from downstream.commands import (
     curve,
     depth,
@@ -90,4 +91,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, when_stopped="stopped; the same command goes on with what was finished")

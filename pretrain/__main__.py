@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.command_line import run
+
 EPILOG = """\
 examples:
   python -m pretrain configs/pretrain/quickstart.yaml
@@ -262,4 +264,4 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, when_stopped="stopped before the first step; the same command begins again")

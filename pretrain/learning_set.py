@@ -1,5 +1,6 @@
 """What a run learns from: its images, which of them are held out, and what it is told of them."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from pretrain.supervised import SupervisedConfig, class_targets
 from pretrain.targets import Targets, all_of
 from training.errors import InputError
 
-_SAMPLE = 10_000
-_DECODED_SAMPLE = 1000
-"""Of images that are decoded for it."""
+_SAMPLE, _LEAST_SAMPLE = 10_000, 1000
+_SAMPLE_BYTES = 2**28
+"""Of images that are looked at before training: as many as this allows, between these numbers."""
 _STREAMED_ROWS = 10_000
 """Streamed images that monitors may look at."""
 
@@ -43,15 +44,14 @@ class LearningSet:
     targets: Targets | None
 
     def sample(self) -> Tensor:
-        """Return images that are trained on, uint8 [M, C, H, W]: all that lie in memory, where
-        none is left out, else some."""
+        """Return some of the images that are trained on, uint8 [M, C, H, W]: the same ones wherever
+        they are read from, but for streamed images the first."""
         if isinstance(self.store, StreamedStore):  # side by side, for each shard is fetched
-            return self.store.images[: min(self.count, _DECODED_SAMPLE)]
-        if isinstance(self.store, IndexedStore | MixedStore):
-            return self.store.images[self._every(_DECODED_SAMPLE)]
-        if self.count < len(self.store):  # all others would take their size in memory
-            return self.store.images[self._every(_SAMPLE)]
-        return self.store.images
+            return self.store.images[: min(self.count, _LEAST_SAMPLE)]
+        image_bytes = math.prod(self.store.images.shape[1:])
+        most = min(_SAMPLE, max(_LEAST_SAMPLE, _SAMPLE_BYTES // image_bytes))
+        rows = self.trained[:: max(1, self.count // most)][:most]
+        return self.store.images[torch.from_numpy(rows)]
 
     def batches(self, *, batch_size: int, seed: int, device: torch.device) -> Batches:
         """Return batches of the images that are trained on."""
@@ -69,9 +69,6 @@ class LearningSet:
             device=device,
             order=order,
         )
-
-    def _every(self, most: int) -> Tensor:
-        return torch.from_numpy(self.trained[:: max(1, self.count // most)])
 
 
 def learning_set(config: PretrainConfig, store: Store) -> LearningSet:

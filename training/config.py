@@ -69,7 +69,12 @@ def load_config(model: type[Config], path: str | Path, overrides: Sequence[str] 
         return model.model_validate(values)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        found_at, complaint = explain(errors[0], model, values)
+        explained = [explain(one, model, values) for one in errors]
+        first = explained[0][0]
+        # Where a value may be of several kinds, each complains: that which got furthest was meant.
+        found_at, complaint = max(
+            (one for one in explained if one[0][: len(first)] == first), key=lambda one: len(one[0])
+        )
         source = str(path)
         for keys, _, text in parsed:
             if all(a == b for a, b in zip(keys, found_at, strict=False)):

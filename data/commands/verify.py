@@ -89,6 +89,8 @@ def _run(args: argparse.Namespace) -> int:
         print(f"bad: {report.bad:,} samples, {len(report.problems):,} other problems")
         return 1 if args.repair is None else _repair(report, args.repair)
     print("good: every sample decodes")
+    if args.repair is not None:
+        print(f"nothing is to be repaired, so {args.repair} was not written")
     if report.info is not None:
         shards = shlex.quote(f"data.shards={Path(args.targets[0]) / 'train-*.tar'}")
         config = "configs/pretrain/quickstart.yaml"

@@ -34,6 +34,21 @@ def test_the_quickstarts_first_steps(tmp_path):
     assert "Zalando" in info.licence
 
 
+def test_a_reader_that_wants_no_more_is_not_an_error(tmp_path):
+    images = random_images(3000, 4, 4)
+    np.savez(tmp_path / "x.npz", x_train=images)
+    run_module("data", "pack", "x.npz", "--out", "set", "--shard-size", "3000", cwd=tmp_path)
+    command = [sys.executable, "-m", "data", "show", "set", "--count", "3000"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
 def test_the_bundled_file_is_small_and_the_one_its_papers_describe():
     path, _ = BUNDLED_SETS["fashion-mnist-mini"]
     content = path.read_bytes()

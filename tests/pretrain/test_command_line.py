@@ -131,6 +131,22 @@ def test_sigterm_checkpoints_and_prints_the_command_that_goes_on(
     assert (tmp_path / "runs/digits/encoder.safetensors").exists()
 
 
+def test_ctrl_c_before_the_first_step_is_one_line(config: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-v", "-m", "pretrain", str(config), "steps=100000"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:  # what is imported: the command has begun, and goes on for seconds
+        if line.startswith("import 'data.errors'"):
+            break
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert "stopped before the first step; the same command begins again" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.slow
 def test_a_batch_system_can_ask_for_another_status_of_a_stopped_run(
     config: Path, tmp_path: Path
