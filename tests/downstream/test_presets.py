@@ -10,6 +10,7 @@ FOLDER = Path(__file__).parents[2] / "configs/downstream"
 COMMANDS = {name: name for name in ("depth", "ensemble", "modes", "study", "train")} | {
     "ensemble_fashion_mnist": "ensemble",
     "fashion_mnist": "study",
+    "tasks": "study",
 }
 
 

@@ -41,9 +41,12 @@ def test_training_goes_on_from_another_encoders_weights(
     assert isinstance(same, Objective) and same.encoder.training
     before = load_encoder(first)
     images = torch.rand(4, 1, 16, 16)
-    assert torch.equal(same.encoder.eval()(images), before(images))
+    weights = before.state_dict()
+    assert all(torch.equal(weights[name], w) for name, w in same.encoder.state_dict().items())
+    # Its memory layout is another, for which some machines round otherwise.
+    torch.testing.assert_close(same.encoder.eval()(images), before(images), rtol=1e-4, atol=1e-5)
     assert objective.encoder.config.spectral_norm
-    assert not torch.allclose(objective.encoder.eval()(images), before(images))
+    assert not torch.allclose(objective.encoder.eval()(images), before(images), atol=1e-3)
 
     train("name=second", f"start={FIRST}")
     header = read_artifact(tmp_path / "runs/second/encoder.safetensors")
