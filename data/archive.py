@@ -8,9 +8,9 @@ from typing import Protocol, TypeVar
 from data.errors import DataError
 from data.sources import SPLITS, UnreadableImage
 from data.sources_folder import is_image
+from data.tar import MAX_NAME_BYTES
 
 _DRIVE = re.compile(r"[A-Za-z]:")
-_MAX_NAME_BYTES = 2**12  # as long as a path can be
 _LONGEST_SHOWN = 64
 
 Member = TypeVar("Member")
@@ -75,8 +75,8 @@ def images_by_path(
             continue
         if not name.isprintable():
             raise DataError(f"{archive}: {shown} has characters that cannot be printed; rename it")
-        if len(name.encode()) > _MAX_NAME_BYTES:
-            raise DataError(f"{archive}: {shown}... is a name above {_MAX_NAME_BYTES} bytes")
+        if len(name.encode()) > MAX_NAME_BYTES:
+            raise DataError(f"{archive}: {shown}... is a name above {MAX_NAME_BYTES} bytes")
         inside = PurePosixPath(name)  # without a ./ in front
         if inside in images:
             raise DataError(f"{archive}: the name {name} stands twice; make the archive anew")

@@ -60,15 +60,14 @@ class IndexedImages(DecodedImages):
         index = self.index
         for other in range(len(index)):
             place = (row + other) % len(index)
-            reason = self.bad[place].reason if place in self.bad else None
-            if reason is None:
-                start, size = int(index.offset[place]), int(index.size[place])
-                data = self._map(int(index.shard[place]))[start : start + size]
-                try:
-                    return self._decode(data, IMAGE_SUFFIXES[index.suffix[place]], out_HWC)
-                except DataError as error:
-                    reason = str(error)
-            self._report(place, reason)
+            if place in self.bad:
+                continue
+            start, size = int(index.offset[place]), int(index.size[place])
+            data = self._map(int(index.shard[place]))[start : start + size]
+            try:
+                return self._decode(data, IMAGE_SUFFIXES[index.suffix[place]], out_HWC)
+            except DataError as error:
+                self._report(place, str(error))
         raise DataError(f"none of the {len(index)} samples can be used")
 
     def _report(self, row: int, reason: str) -> None:

@@ -17,7 +17,7 @@ from data.errors import DataError, printable
 _BLOCK = 512
 _EMPTY = bytes(_BLOCK)
 _MAX_NAME_HEADER_BYTES = 2**16  # GNU long names and pax headers; real ones are below 4 KiB
-_MAX_NAME_BYTES = 2**12  # as long as a path can be
+MAX_NAME_BYTES = 2**12  # as long as a path can be
 _LONGEST_SHOWN = 64
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zX", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 _OWN = (b"path", b"size", b"linkpath", b"GNU.sparse.name", b"GNU.sparse.realsize")
@@ -170,8 +170,8 @@ def _member(
     else:
         if not name.isprintable():
             problem = "its name has characters that cannot be printed"
-    if len(raw) > _MAX_NAME_BYTES:
-        problem = f"its name of {len(raw)} bytes is above the limit of {_MAX_NAME_BYTES}"
+    if len(raw) > MAX_NAME_BYTES:
+        problem = f"its name of {len(raw)} bytes is above the limit of {MAX_NAME_BYTES}"
     name = _shown(raw)
     if any(key.startswith(b"GNU.sparse") for key in pax):
         kind = b"S"
@@ -195,7 +195,7 @@ def _raw_name(header: bytes, long_name: bytes | None, pax: dict[bytes, bytes]) -
 
 
 def _shown(raw: bytes) -> str:
-    if len(raw) > _MAX_NAME_BYTES:
+    if len(raw) > MAX_NAME_BYTES:
         raw = raw[:_LONGEST_SHOWN] + b"..."
     return printable(raw.decode("utf-8", errors="backslashreplace"))
 
