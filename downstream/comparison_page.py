@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from downstream.arms import Arm, is_pretrained
+from downstream.comparison_depth import depth_map_drawing
 from downstream.markdown_table import markdown_table
 from downstream.report_comparisons import differences_drawing
 from downstream.report_curve import accuracy_figure, point_tips
@@ -21,6 +22,7 @@ _ARM_WORDS: dict[Arm, str] = {"finetuned": "Fine-tuned", "frozen": "Under a line
 _CONTENTS = (
     ("curves", "Curves"),
     ("accuracy", "Accuracy"),
+    ("depths", "Depth"),
     ("differences", "Differences"),
     ("studies", "Each study"),
 )
@@ -71,13 +73,13 @@ def accuracy_table(found: StudyComparison) -> str:
 
 
 def comparison_drawings(found: StudyComparison) -> dict[str, Drawing]:
-    """Return the page's figures by name: "curves-ARM" and "differences", as far as there are."""
+    """Return the page's figures by name: "curves-ARM", "depths", "differences", if there are."""
     drawings = [_curves(arm, shown) for arm, shown in _shown(found).items()]
     differences = differences_drawing(
         found.comparisons(),
-        "One panel for each pair of encoders; the figures are in the table below.",
+        "One panel for each comparison; the figures are in the table below.",
     )
-    drawings += [] if differences is None else [differences]
+    drawings += [one for one in (depth_map_drawing(found.studies), differences) if one is not None]
     return {drawing.name: drawing for drawing in drawings}
 
 
@@ -110,7 +112,7 @@ def _context(
     return {
         "light": LIGHT,
         "dark": DARK,
-        "contents": _CONTENTS,
+        "contents": [part for part in _CONTENTS if part[0] != "depths" or "depths" in figures],
         "name": name,
         "headline": headline,
         "lead": " ".join(lead),
@@ -131,7 +133,10 @@ def _context(
             {one.key: one.scores for one in found.series},
             found.budgets,
         ),
+        "depths": figures.get("depths"),
         "differences": figures.get("differences"),
+        "all_pairs": found.all_pairs,
+        "reference": next(iter(found.studies)),
         "difference_lines": difference_lines(found.comparisons(), found.budgets),
         "studies": [
             (study, files.summary["verdict"], _report_of(files.folder, folder))

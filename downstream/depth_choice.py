@@ -1,6 +1,6 @@
 """How deep to reuse at each number of labels: chosen on held-out labels, shown on the test set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,15 @@ def depth_choices(config: CurveConfig, rows: Sequence[Row]) -> list[DepthChoice]
             )
         )
     return found
+
+
+def favourite(chosen: Mapping[Arm, int]) -> Arm:
+    """Return the depth that most rows chose, the deepest of equals.
+
+    Args:
+        chosen: depth -> in how many rows it was chosen, the lowest first.
+    """
+    return max(reversed(list(chosen)), key=lambda arm: chosen[arm])
 
 
 def _held_out(row: Row) -> float | None:

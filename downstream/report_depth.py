@@ -4,17 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
+from downstream.depth_choice import favourite
 from downstream.report_drawing import NARROW, WIDE, Drawing, count
+from downstream.report_heat_map import HeatCell, draw_heat_map
 from downstream.report_study import StudyFiles
-from downstream.report_style import LIGHT
 from downstream.report_tables import Cell, Line, Table, percent, value_cell
 from pages.figures import new_figure
 
 _CELL_HEIGHT = 44.0
 _SURROUND = 90.0
-_FAINTEST, _STRONGEST = 0.06, 0.62
 
 
 def depth_drawing(study: StudyFiles) -> Drawing | None:
@@ -23,7 +22,8 @@ def depth_drawing(study: StudyFiles) -> Drawing | None:
     if not choices:
         return None
     words = "; ".join(
-        f"with {count(choice['budget'])} labels {_stage(_favourite(choice))}" for choice in choices
+        f"with {count(choice['budget'])} labels {_stage(favourite(choice['chosen']))}"
+        for choice in choices
     )
     return Drawing(
         "depth",
@@ -45,7 +45,7 @@ def depth_table(study: StudyFiles) -> Table | None:
                 Cell(
                     f"{100 * choice['test'][arm]:.1f}",
                     f"{100 * choice['held_out'][arm]:.1f} held out",
-                    strong=arm == _favourite(choice),
+                    strong=arm == favourite(choice["chosen"]),
                 )
                 for choice in choices
             ],
@@ -70,37 +70,17 @@ def _figure(choices: Sequence[Mapping[str, Any]], *, narrow: bool) -> Figure:
     depths = list(choices[0]["test"])
     figure = new_figure(NARROW if narrow else WIDE, _SURROUND + _CELL_HEIGHT * len(depths))
     axes = figure.add_subplot()
-    values = [value for choice in choices for value in choice["test"].values()]
-    low, breadth = min(values), max(max(values) - min(values), 1e-9)
-    for column, choice in enumerate(choices):
-        for row, arm in enumerate(depths):
-            value = choice["test"][arm]
-            strength = _FAINTEST + (_STRONGEST - _FAINTEST) * (value - low) / breadth
-            place = (column - 0.5, row - 0.5)
-            color = LIGHT["arm-2"]
-            axes.add_patch(Rectangle(place, 1, 1, facecolor=color, alpha=strength, linewidth=0))
-            axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center")
-            if arm == _favourite(choice):
-                inner = (column - 0.46, row - 0.44)
-                axes.add_patch(
-                    Rectangle(inner, 0.92, 0.88, fill=False, edgecolor=color, linewidth=2.0)
-                )
-    axes.set_xlim(-0.5, len(choices) - 0.5)
-    axes.set_ylim(-0.5, len(depths) - 0.5)
+    draw_heat_map(axes, [[_cell(choice, arm) for choice in choices] for arm in depths])
     axes.set_xticks(range(len(choices)), [count(choice["budget"]) for choice in choices])
     axes.set_yticks(range(len(depths)), [_stage(arm) for arm in depths])
-    axes.tick_params(length=0)
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
     axes.set_xlabel("number of labels")
     axes.set_ylabel("stages up to")
     return figure
 
 
-def _favourite(choice: Mapping[str, Any]) -> str:
-    """The depth that most rows chose, the deeper one of two."""
-    chosen: Mapping[str, int] = choice["chosen"]
-    return max(reversed(list(chosen)), key=lambda arm: chosen[arm])
+def _cell(choice: Mapping[str, Any], arm: str) -> HeatCell:
+    value = choice["test"][arm]
+    return HeatCell(value, f"{100 * value:.1f}", arm == favourite(choice["chosen"]))
 
 
 def _stage(arm: str) -> str:

@@ -48,10 +48,14 @@ class StudyFiles:
         return dict(sorted(styles.items(), key=lambda entry: not entry[1].pretrained))
 
     def figure_styles(self) -> dict[str, ArmStyle]:
-        """Style of each arm that figures show: depths of an encoder have one of their own."""
+        """Style of each arm that figures show: depths of an encoder have one of their own.
+
+        Where there are no other arms they are shown all the same.
+        """
         depths = {arm for choice in self.summary.get("depths", []) for arm in choice["test"]}
         apart = depths | {random_twin(arm) for arm in depths}
-        return {arm: style for arm, style in self.styles().items() if arm not in apart}
+        styles = self.styles()
+        return {arm: style for arm, style in styles.items() if arm not in apart} or styles
 
 
 def read_study(folder: Path) -> StudyFiles:

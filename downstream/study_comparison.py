@@ -22,6 +22,9 @@ from downstream.statistics import Difference, Interval, paired_difference, share
 from downstream.summary import ScoresByBudget, scores_by_arm
 from training.errors import InputError
 
+_ALL_PAIRS = 5
+"""Up to as many studies each is compared with each: more pairs than ten nobody reads."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -72,6 +75,11 @@ class StudyComparison:
         """Pretrained arms that any of them has, in the order of tables."""
         return arms_in_order(one.arm for one in self.series if is_pretrained(one.arm))
 
+    @property
+    def all_pairs(self) -> bool:
+        """Whether each study is compared with each, and not with the first alone."""
+        return len(self.studies) <= _ALL_PAIRS
+
     def of_arm(self, arm: Arm) -> list[Series]:
         """Return an arm of every study that has it, in the order of the studies."""
         return [one for one in self.series if one.arm == arm]
@@ -80,14 +88,14 @@ class StudyComparison:
     def differences(self) -> list[tuple[Series, Series, dict[int, Difference]]]:
         """For each pretrained arm how every study differs from those before it.
 
-        Differences are paired over draws; encoders are independent sources of spread. P values are
-        corrected for all of them.
+        Of more than five studies each is compared with the first alone. Differences are paired over
+        draws; encoders are independent sources of spread. P values are corrected for all of them.
         """
         pairs = [
             (one, other)
             for arm in self.pretrained
             for place, one in enumerate(self.of_arm(arm))
-            for other in self.of_arm(arm)[:place]
+            for other in self.of_arm(arm)[: place if self.all_pairs else min(place, 1)]
         ]
         paired = corrected_differences([_paired(one, other) for one, other in pairs])
         return [(*pair, own) for pair, own in zip(pairs, paired, strict=True)]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -114,6 +115,25 @@ def test_controls_are_computed_once_and_differences_are_paired(several, tmp_path
     assert not page.all("script") and not page.all("img")
     links = [a["href"] for a in page.all("a") if not a["href"].startswith("#")]
     assert len(links) == 2 and all((folder / link).is_file() for link in links)
+
+
+def test_a_heat_map_shows_which_stage_transfers_best_of_which_encoder(several, tmp_path):
+    path = several(arms=["frozen_each_depth"], budgets=[60])
+    assert main(["study", str(path)]) == 0
+    folder = tmp_path / "runs/study"
+    picture = (folder / "figures/depths.svg").read_text()
+    for label in ("one", "two"):
+        assert f">{label}</text>" in picture
+        rows = rows_of(curve(tmp_path, label)).values()
+        for stage in ("stage1", "stage2"):
+            mean, random = (
+                np.mean([row.accuracy for row in rows if row.arm == arm])
+                for arm in (f"frozen_{stage}", f"random_frozen_{stage}")
+            )
+            assert f"{100 * mean:.1f}<" in picture
+            assert f"{100 * (mean - random):+.1f}<".replace("-", "−") in picture
+    page = Page((folder / "report.html").read_text())
+    assert "#depths" in [link["href"] for link in page.all("a")]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ COMMANDS = {name: name for name in ("depth", "ensemble", "modes", "study", "trai
     "ensemble_fashion_mnist": "ensemble",
     "fashion_mnist": "study",
     "tasks": "study",
+    "transfer": "study",
 }
 
 
