@@ -8,7 +8,7 @@ accuracy on the test images of a ridge head on all stages, fitted on 1,000 train
 mean over five draws. Every measurement is a line that is appended to --out as it ends; those that
 are there already are not taken again. Prints Spearman's correlation of the rankings with the truth
 and how far the pick is behind the best preset. Exits 1 where a pick by labels is more than a point
-behind.
+behind, or its runs took longer than the budget.
 """
 
 from __future__ import annotations
@@ -38,8 +38,12 @@ BEHIND = 0.01
 
 def short_ranking(
     folder: Path, presets: list[str], overrides: list[str], args: argparse.Namespace, count: int
-) -> list[str]:
-    """Return the presets, the best first, as short runs rank them by so many labels, or by none."""
+) -> dict[str, Any]:
+    """Rank presets by short runs, by so many labels or by none.
+
+    Returns:
+        ranking: the presets, the best first; seconds: that the runs took, of the budget.
+    """
     shards = str(folder / "train-*.tar")
     plan = make_plan(
         shards,
@@ -52,7 +56,10 @@ def short_ranking(
     runs = take_runs(plan, args.runs / f"recommend-{folder.name}-{count}-{args.budget:g}")
     if runs is None:
         raise SystemExit("stopped; the same command goes on")
-    return [one.preset for one in recommendation(plan, runs).ranking]
+    return {
+        "ranking": [one.preset for one in recommendation(plan, runs).ranking],
+        "seconds": sum(run.seconds for run in runs),
+    }
 
 
 def truth(folder: Path, preset: str, overrides: list[str], args: argparse.Namespace) -> float:
@@ -116,16 +123,17 @@ def main() -> int:
             for preset in presets
         }
         best = max(worth, key=lambda preset: worth[preset])
-        for count, ranking in rankings.items():
+        for count, short in rankings.items():
+            ranking = short["ranking"]
             places = [-place for place in range(len(ranking))]
             correlation = spearmanr(places, [worth[preset] for preset in ranking]).statistic
             behind = worth[best] - worth[ranking[0]]
             print(
-                f"{folder.name}, {count or 'no'} labels: Spearman {correlation:.2f}; picks "
-                f"{ranking[0]} ({100 * worth[ranking[0]]:.1f} %), {100 * behind:.1f} points behind "
-                f"{best}"
+                f"{folder.name}, {count or 'no'} labels, {short['seconds']:.0f} of {args.budget:g} "
+                f"s: Spearman {correlation:.2f}; picks {ranking[0]} "
+                f"({100 * worth[ranking[0]]:.1f} %), {100 * behind:.1f} points behind {best}"
             )
-            failed |= bool(count) and behind > BEHIND
+            failed |= bool(count) and (behind > BEHIND or short["seconds"] > args.budget)
     return int(failed)
 
 

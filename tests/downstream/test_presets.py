@@ -11,6 +11,8 @@ COMMANDS = {name: name for name in ("depth", "ensemble", "modes", "study", "trai
     "ensemble_fashion_mnist": "ensemble",
     "fashion_mnist": "study",
     "tasks": "study",
+    "tasks_cifar10": "study",
+    "tasks_digits": "study",
     "transfer": "study",
 }
 
