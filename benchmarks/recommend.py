@@ -120,7 +120,7 @@ def main() -> int:
             preset: found(
                 ["truth", folder.name, preset, overrides], truth, folder, preset, overrides, args
             )
-            for preset in presets
+            for preset in rankings[args.count]["ranking"]  # those that fit these images
         }
         best = max(worth, key=lambda preset: worth[preset])
         for count, short in rankings.items():

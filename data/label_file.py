@@ -25,7 +25,7 @@ class LabelFile:
     Fields:
         columns: names, K of them.
         keys: L of them, each once; lines: where in the file each stands, counted from 1.
-        cells: L rows of K texts, none of them empty.
+        cells: L rows of K texts, none of them empty unless that was allowed.
     """
 
     path: Path
@@ -128,9 +128,11 @@ class LabelFile:
         return parsed
 
 
-def read_label_file(path: Path | str) -> LabelFile:
+def read_label_file(path: Path | str, *, may_be_empty: bool = False) -> LabelFile:
     """Read a CSV file of labels in UTF-8.
 
+    Args:
+        may_be_empty: whether cells beside the key may be empty, for what is not known.
     Raises:
         DataError: no such file, no CSV, no column `key` or none beside it, a column or key that
             stands twice, a line of another length, or an empty cell; one line that names it.
@@ -158,7 +160,7 @@ def read_label_file(path: Path | str) -> LabelFile:
     for line, row in lines:
         if len(row) != len(header):
             raise DataError(f"{path} line {line}: {len(row)} cells, the header has {len(header)}")
-        if "" in row:
+        if "" in (row[:1] if may_be_empty else row):
             column = header[row.index("")]
             raise DataError(
                 f"{path} line {line}, key {row[0]}: nothing in column {column}; leave out images "

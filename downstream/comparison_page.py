@@ -136,7 +136,7 @@ def _context(
         "depths": figures.get("depths"),
         "differences": figures.get("differences"),
         "all_pairs": found.all_pairs,
-        "reference": next(iter(found.studies)),
+        "reference": found.reference,
         "difference_lines": difference_lines(found.comparisons(), found.budgets),
         "studies": [
             (study, files.summary["verdict"], _report_of(files.folder, folder))

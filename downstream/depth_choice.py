@@ -80,6 +80,11 @@ def favourite(chosen: Mapping[Arm, int]) -> Arm:
     return max(reversed(list(chosen)), key=lambda arm: chosen[arm])
 
 
+def stage_of(arm: Arm) -> str:
+    """Return the stage up to which an arm of `frozen_each_depth` sees, as readers are told."""
+    return arm.removeprefix("frozen_").replace("_", " ")
+
+
 def _held_out(row: Row) -> float | None:
     accuracy: float | None = row.choices.get("cv_accuracy")
     return accuracy

@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from downstream.depth_choice import favourite
+from downstream.depth_choice import favourite, stage_of
 from downstream.report_drawing import NARROW, WIDE, Drawing, count
 from downstream.report_heat_map import HeatCell, draw_heat_map
 from downstream.report_study import StudyFiles
@@ -22,7 +22,7 @@ def depth_drawing(study: StudyFiles) -> Drawing | None:
     if not choices:
         return None
     words = "; ".join(
-        f"with {count(choice['budget'])} labels {_stage(favourite(choice['chosen']))}"
+        f"with {count(choice['budget'])} labels {stage_of(favourite(choice['chosen']))}"
         for choice in choices
     )
     return Drawing(
@@ -40,7 +40,7 @@ def depth_table(study: StudyFiles) -> Table | None:
         return None
     lines = [
         Line(
-            f"up to {_stage(arm)}",
+            f"up to {stage_of(arm)}",
             [
                 Cell(
                     f"{100 * choice['test'][arm]:.1f}",
@@ -72,7 +72,7 @@ def _figure(choices: Sequence[Mapping[str, Any]], *, narrow: bool) -> Figure:
     axes = figure.add_subplot()
     draw_heat_map(axes, [[_cell(choice, arm) for choice in choices] for arm in depths])
     axes.set_xticks(range(len(choices)), [count(choice["budget"]) for choice in choices])
-    axes.set_yticks(range(len(depths)), [_stage(arm) for arm in depths])
+    axes.set_yticks(range(len(depths)), [stage_of(arm) for arm in depths])
     axes.set_xlabel("number of labels")
     axes.set_ylabel("stages up to")
     return figure
@@ -81,10 +81,6 @@ def _figure(choices: Sequence[Mapping[str, Any]], *, narrow: bool) -> Figure:
 def _cell(choice: Mapping[str, Any], arm: str) -> HeatCell:
     value = choice["test"][arm]
     return HeatCell(value, f"{100 * value:.1f}", arm == favourite(choice["chosen"]))
-
-
-def _stage(arm: str) -> str:
-    return arm.removeprefix("frozen_").replace("_", " ")
 
 
 def _accuracy(entry: Mapping[str, Any]) -> Cell:

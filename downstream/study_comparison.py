@@ -22,6 +22,9 @@ from downstream.statistics import Difference, Interval, paired_difference, share
 from downstream.summary import ScoresByBudget, scores_by_arm
 from training.errors import InputError
 
+_SHAPES_LABELS = ("sampling", "imbalance", "label_noise", "data.remove_copies")
+"""Keys of a config on which it depends which labels a draw has, or what is scored."""
+
 _ALL_PAIRS = 5
 """Up to as many studies each is compared with each: more pairs than ten nobody reads."""
 
@@ -80,6 +83,11 @@ class StudyComparison:
         """Whether each study is compared with each, and not with the first alone."""
         return len(self.studies) <= _ALL_PAIRS
 
+    @property
+    def reference(self) -> str:
+        """The first study, with which the others are compared where there are many."""
+        return next(iter(self.studies))
+
     def of_arm(self, arm: Arm) -> list[Series]:
         """Return an arm of every study that has it, in the order of the studies."""
         return [one for one in self.series if one.arm == arm]
@@ -95,7 +103,8 @@ class StudyComparison:
             (one, other)
             for arm in self.pretrained
             for place, one in enumerate(self.of_arm(arm))
-            for other in self.of_arm(arm)[: place if self.all_pairs else min(place, 1)]
+            for other in self.of_arm(arm)[:place]
+            if self.all_pairs or other.study == self.reference
         ]
         paired = corrected_differences([_paired(one, other) for one, other in pairs])
         return [(*pair, own) for pair, own in zip(pairs, paired, strict=True)]
@@ -135,7 +144,7 @@ def compare_studies(folders: Sequence[Path]) -> StudyComparison:
 
     Raises:
         InputError: a folder holds no study with a summary; two have the same name; or they were not
-            made with the same data, classes and seed; one line.
+            made with the same data, labels and seed; one line.
     """
     studies: dict[str, StudyFiles] = {}
     for folder in folders:
@@ -165,19 +174,28 @@ def _paired(one: Series, other: Series) -> dict[int, Difference]:
 
 
 def _check_paired(studies: Sequence[StudyFiles]) -> None:
-    """Check that the draws are the same, as they follow from seed and training labels."""
+    """Check that draws and test labels are the same, as they follow from seed, data and config."""
     first = studies[0]
     for study in studies[1:]:
         for what, here, there in (
             ("seed", study.environment["seed"], first.environment["seed"]),
             ("training images", *(_split(one, "train") for one in (study, first))),
             ("test images", *(_split(one, "test") for one in (study, first))),
+            *((key, *(_setting(one, key) for one in (study, first))) for key in _SHAPES_LABELS),
         ):
             if here != there:
                 raise InputError(
                     f"{study.folder}: its {what} ({here}) is not that of {first.folder} ({there}); "
                     "studies are compared draw by draw, so give some of the same data and seed"
                 )
+
+
+def _setting(study: StudyFiles, key: str) -> object:
+    """Return what the config of a study has at KEY or KEY.KEY."""
+    found: object = study.config
+    for part in key.split("."):
+        found = getattr(found, part)
+    return found
 
 
 def _split(study: StudyFiles, split: str) -> str:

@@ -5,6 +5,8 @@ All is measured inside N labels, before any transfer.
 Shapes: N labelled images, D stages, F features of a stage, C channels, H height, W width.
 """
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,11 +190,16 @@ def task_similarity(encoder: Path, shards: list[str], config: SimilarityConfig) 
         certainty=certainty,
         not_worse=not_worse,
         votes={
-            measure: max(stages, key=lambda one: getattr(one, measure)).stage
+            measure: max(stages, key=lambda one: _or_least(getattr(one, measure))).stage
             for measure in ("log_me", "h_score", "cka_labels")
         },
         source_labels=None if told is None else str(told),
     )
+
+
+def _or_least(value: float) -> float:
+    """Of a stage whose features never vary a measure is NaN, which is no best one."""
+    return -math.inf if math.isnan(value) else value
 
 
 def similarity_table(found: TaskSimilarity) -> str:
@@ -290,4 +297,5 @@ def _standardized(features: Tensor) -> Tensor:
 
 def as_json(found: TaskSimilarity) -> dict[str, Any]:
     """Return it fit for JSON, with the verdict."""
-    return {**found.model_dump(mode="json"), "verdict": found.verdict}
+    # NaN is no JSON; by this way it is null.
+    return {**json.loads(found.model_dump_json()), "verdict": found.verdict}

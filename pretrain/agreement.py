@@ -5,6 +5,7 @@ Shapes: B rows, C channels, H height, W width, D values of a pooled code.
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -58,16 +59,19 @@ AgreementConfig = Annotated[
 ]
 
 
-def check_agreement(config: AgreementConfig, *, batch_size: int) -> None:
-    """Refuse statistics over a batch of one image.
+def check_agreement(config: AgreementConfig, *, rows: int) -> None:
+    """Refuse statistics over one image.
 
+    Args:
+        rows: of a micro-batch on one rank.
     Raises:
         InputError: names the keys; one line.
     """
-    if not isinstance(config, NoAgreement) and batch_size < 2:
+    if not isinstance(config, NoAgreement) and rows < 2:
         raise InputError(
-            f"batch_size: found {batch_size} with objective.agreement.kind {config.kind!r}, which "
-            "compares the images of a batch; take more, or objective.agreement.kind none"
+            f"batch_size: found {rows} image at a time on a rank with objective.agreement.kind "
+            f"{config.kind!r}, which compares the images of a batch; take more, a smaller "
+            "compute.accumulation, or objective.agreement.kind none"
         )
 
 
@@ -89,18 +93,20 @@ def disagreement_of(
     config: RedundancyReduction | VarianceCovariance, a: Tensor, b: Tensor
 ) -> Tensor:
     """Return the term, its weight included, of two views' pooled codes [B, D]; B at least 2."""
-    a, b = a.float(), b.float()
-    match config:
-        case RedundancyReduction(off_diagonal=off_diagonal):
-            term = redundancy(a, b, off_diagonal)
-        case VarianceCovariance():
-            term = variance_covariance(
-                a,
-                b,
-                invariance=config.invariance,
-                variance=config.variance,
-                covariance=config.covariance,
-            )
+    # Sums of products over a batch overflow in half precision.
+    with torch.autocast(a.device.type, enabled=False):
+        a, b = a.float(), b.float()
+        match config:
+            case RedundancyReduction(off_diagonal=off_diagonal):
+                term = redundancy(a, b, off_diagonal)
+            case VarianceCovariance():
+                term = variance_covariance(
+                    a,
+                    b,
+                    invariance=config.invariance,
+                    variance=config.variance,
+                    covariance=config.covariance,
+                )
     return config.weight * term
 
 
@@ -125,11 +131,13 @@ def variance_covariance(
 
 
 def _too_even(code: Tensor) -> Tensor:
-    return F.relu(1 - (code.var(0) + _EPS).sqrt()).mean()
+    # A single row, as images held out may leave one over, has no spread.
+    variances = code.var(0, correction=min(1, len(code) - 1))
+    return F.relu(1 - (variances + _EPS).sqrt()).mean()
 
 
 def _off_diagonal_covariance(code: Tensor) -> Tensor:
     centred = code - code.mean(0)
-    covariance = centred.T @ centred / (len(code) - 1)
+    covariance = centred.T @ centred / max(1, len(code) - 1)
     squares = covariance.square()
     return (squares.sum() - squares.diagonal().sum()) / code.shape[1]

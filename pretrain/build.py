@@ -31,6 +31,7 @@ from pretrain.vae_gan import VaeGanConfig
 from pretrain.variational import Variational, VariationalConfig
 from pretrain.vector_quantized import VectorQuantized, VectorQuantizedConfig
 from training.errors import InputError
+from training.gather import rank_count
 from training.plateau import PlateauSchedule
 from training.randomness import derive_seed
 
@@ -62,7 +63,7 @@ def build_objective(
         case AdversarialAutoencoderConfig():
             return build_adversarial_autoencoder(config, config.objective, images)
         case AutoencoderConfig():
-            check_agreement(config.objective.agreement, batch_size=config.batch_size)
+            check_agreement(config.objective.agreement, rows=_rows_at_once(config) // rank_count())
             encoder = encoder or encoder_for(config, images)
             return Autoencoder(
                 config.objective,
@@ -125,6 +126,11 @@ def build_objective(
             )
 
 
+def _rows_at_once(config: PretrainConfig) -> int:
+    """Return how many images a loss sees at a time, on all ranks."""
+    return config.batch_size // config.compute.accumulation
+
+
 def _combined(
     config: PretrainConfig,
     objective: CombinedConfig,
@@ -173,7 +179,7 @@ def _task(
         encoder,
         images,
         count,
-        rows=config.batch_size // config.compute.accumulation,
+        rows=_rows_at_once(config),
         seed=config.seed,
         holds_out=config.data.held_out > 0,
         is_sharded=config.compute.distribution == "fsdp2",

@@ -23,6 +23,7 @@ from pretrain.networks import decoder_for, encoder_for, first_images
 from pretrain.vae_gan import VaeGan, VaeGanConfig
 from training.averaging import NoAverage
 from training.errors import InputError
+from training.gather import rank_count
 from training.randomness import derive_seed
 
 
@@ -166,7 +167,7 @@ def _refuse_contradictions(config: PretrainConfig, objective: GanConfig | VaeGan
             f"batch_size: found {config.batch_size} with objective.minibatch_std, which compares "
             f"{GROUP} images at a time; use a multiple of {GROUP * parts}"
         )
-    check_agreement(objective.agreement, batch_size=config.batch_size)
+    check_agreement(objective.agreement, rows=config.batch_size // parts // rank_count())
 
 
 def _refuse_unsound(

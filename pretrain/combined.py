@@ -65,6 +65,10 @@ OnePhaseConfig = Annotated[
 are."""
 
 
+_LOGGED = ("loss", "lr", "grad_norm")
+"""What the log of every run holds beside the parts."""
+
+
 class PartConfig(BaseModel):
     """One objective among several."""
 
@@ -92,12 +96,22 @@ class CombinedConfig(BaseModel):
     @model_validator(mode="after")
     def _losses_have_a_least_value(self) -> "CombinedConfig":
         for name, part in self.parts.items():
-            if self.weighting == "uncertainty" and isinstance(part.objective, VariationalConfig):
+            if self.weighting == "uncertainty" and _may_fall_below_zero(part.objective):
                 raise ValueError(
-                    f"found weighting uncertainty with parts.{name} of kind variational, whose "
-                    "loss may fall below 0, where its weight would grow without end; use fixed"
+                    f"found weighting uncertainty with parts.{name}, a density whose loss may fall "
+                    "below 0, where its weight would grow without end; use fixed"
+                )
+            if name in _LOGGED:
+                raise ValueError(
+                    f"found a part called {name}, as is a value of every log; call it otherwise"
                 )
         return self
+
+
+def _may_fall_below_zero(objective: OnePhaseConfig) -> bool:
+    return isinstance(objective, VariationalConfig) or (
+        isinstance(objective, TransformationTaskConfig) and objective.variational
+    )
 
 
 class PartBatches:

@@ -7,7 +7,6 @@ import hashlib
 import importlib
 import inspect
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -153,7 +152,7 @@ def _column(source: Column, keys: Sequence[str], key: str) -> Values:
     path = Path(source.file)
     if path.suffix == ".json":
         return _json_column(path, source.column, keys, key)
-    file = read_label_file(path)
+    file = read_label_file(path, may_be_empty=True)
     column = source.column or (file.columns[0] if len(file.columns) == 1 else None)
     if column not in file.columns:
         raise InputError(
@@ -164,7 +163,7 @@ def _column(source: Column, keys: Sequence[str], key: str) -> Values:
     only = replace(file, columns=(column,), cells=tuple((row[place],) for row in file.cells))
     values: Values = [None] * len(keys)
     for row, line in zip(*only.rows_of(keys), strict=True):
-        values[row] = only.cells[line][0]
+        values[row] = only.cells[line][0] or None
     return values
 
 
@@ -183,16 +182,21 @@ def _json_column(path: Path, column: str | None, keys: Sequence[str], key: str) 
     for name in keys:
         value = content.get(name)
         if isinstance(value, dict):
-            if column is None:
+            if column is None and len(value) != 1:
                 raise InputError(
                     f"{key}.source.column: found null; {path} has the columns "
                     f"{', '.join(map(str, value))} for the key {name}"
                 )
-            value = value.get(column)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Value)):
+            value = next(iter(value.values())) if column is None else value.get(column)
+        elif column is not None and name in content:
+            raise InputError(
+                f"{key}.source.column: found {column!r}; {path} has one value for the key {name}; "
+                "leave column out"
+            )
+        if value is not None and not _is_value(value):
             raise InputError(
                 f"{key}.source.file: {path}, key {name}: found {json.dumps(value)}, which is "
-                "neither a number nor a text"
+                "neither a finite number nor a text"
             )
         values.append(value)
     if column is not None and all(value is None for value in values):
@@ -240,14 +244,20 @@ def _asked(
         value = value.item()
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
-    if value is not None and (isinstance(value, bool) or not isinstance(value, Value)):
+    if value is not None and not _is_value(value):
+        found = value if isinstance(value, float) else type(value).__name__
         raise InputError(
-            f"{where}: returned {type(value).__name__} for the sample {sample}; return an int, a "
-            "float, a str, or None for no label"
+            f"{where}: returned {found} for the sample {sample}; return an int, a finite float, a "
+            "str, or None for no label"
         )
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{where}: returned {value} for the sample {sample}; return a number")
     return value
+
+
+def _is_value(value: object) -> bool:
+    """Whether it may be a label: a text or a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, Value):
+        return False
+    return isinstance(value, str) or abs(value) <= sys.float_info.max
 
 
 def _imported(name: str, key: str) -> tuple[Callable[[np.ndarray, str], Any], bytes]:
@@ -264,5 +274,10 @@ def _imported(name: str, key: str) -> tuple[Callable[[np.ndarray, str], Any], by
     function = getattr(module, attribute, None)
     if not callable(function):
         raise InputError(f"{where}, but {module_name} has no function {attribute}")
-    file = inspect.getsourcefile(module)
-    return function, Path(file).read_bytes() if file else b""
+    try:
+        file = inspect.getsourcefile(module)
+    except TypeError:  # built into the interpreter
+        file = None
+    if file is None:
+        raise InputError(f"{where}, whose module has no source file; give a function of a .py file")
+    return function, Path(file).read_bytes()

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from torch import Tensor
 
 from data.indexed_store import IndexedStore
@@ -24,6 +24,8 @@ from pretrain.targets import Target, Targets
 from training.errors import InputError
 
 LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+_BESIDE = ("images", "places")
+"""What a batch holds beside labels."""
 
 
 class LabelConfig(BaseModel):
@@ -52,6 +54,16 @@ class LabelsConfig(LabelHeadsConfig):
         description="what an image without one of the labels does: end the run, or not be"
         " learned from",
     )
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> "LabelsConfig":
+        for name in _BESIDE:
+            if name in self.labels:
+                raise ValueError(
+                    f"found a label called {name}, as are other values of every batch; call it "
+                    "otherwise"
+                )
+        return self
 
 
 def label_targets(

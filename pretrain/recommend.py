@@ -68,10 +68,15 @@ class Plan:
         own = [f"data.shards={json.dumps(self.shards)}", *self.overrides]
         return load_config(PretrainConfig, self.configs[preset], own)
 
-    def identity(self) -> str:
-        """Return a hash of all that the short runs depend on but the images themselves."""
+    def identity(self, fingerprints: Sequence[str]) -> str:
+        """Return a hash of all that the short runs depend on.
+
+        Args:
+            fingerprints: of the images, and of those with labels where there are some.
+        """
         configs = {name: self.load(name).model_dump(mode="json") for name in self.configs}
-        parts = [configs, self.seconds, self.labels, self.count if self.labels else None]
+        count = self.count if self.labels else None
+        parts = [configs, self.seconds, self.labels, count, *fingerprints]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -102,6 +107,8 @@ def make_plan(
         InputError: fewer than two presets, one twice or that is not there, no config, or too few
             seconds; one line.
     """
+    if count is not None and count < 1:
+        raise InputError(f"--count: found {count}; give a number of labels")
     if count is not None and labels is None:
         raise InputError(f"--count: found {count} without --labels; give both or neither")
     configs: dict[str, str] = {}
@@ -118,7 +125,7 @@ def make_plan(
     if len(configs) < 2:
         raise InputError(f"--presets: found {len(configs)}; give two or more to choose from")
     least = _LEAST_SECONDS * len(configs) * len(round_sizes(len(configs)))
-    if seconds < least:
+    if not least <= seconds < math.inf:
         raise InputError(
             f"--budget: found {seconds:g} seconds for {len(configs)} presets; give {least:g} or "
             "more, or fewer presets"
@@ -149,15 +156,15 @@ def take_runs(plan: Plan, folder: Path) -> list[ShortRun] | None:
             images; or as `CrossValidatedProbe` says; one line.
     """
     file = folder / RECORD
-    record = _read(file, plan)
     accelerator = make_accelerator(ComputeConfig())
     stores = Stores()
-    for preset in plan.configs:
-        stores.open(plan.load(preset).data)
+    fingerprints = [stores.open(plan.load(preset).data).fingerprint for preset in plan.configs]
     probe = None
     if plan.labels is not None:
-        reading = plan.load(next(iter(plan.configs))).data
-        probe = CrossValidatedProbe(reading.open(plan.labels), plan.count, seed=0)
+        labelled = plan.load(next(iter(plan.configs))).data.open(plan.labels)
+        fingerprints.append(labelled.fingerprint)
+        probe = CrossValidatedProbe(labelled, plan.count, seed=0)
+    record = _read(file, plan.identity(fingerprints))
     contenders = list(plan.configs)
     rounds = round_sizes(len(contenders))
     with StopRequest() as stop:
@@ -225,16 +232,16 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
     write_file(file, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def _read(file: Path, plan: Plan) -> Record:
+def _read(file: Path, identity: str) -> Record:
     if not file.exists():
-        return Record(plan=plan.identity(), runs=[])
+        return Record(plan=identity, runs=[])
     try:
         record = Record.model_validate_json(file.read_bytes())
     except ValidationError as error:
         raise InputError(
             f"{file}: is damaged ({error.errors()[0]['msg']}); delete it, or give another --out"
         ) from None
-    if record.plan != plan.identity():
+    if record.plan != identity:
         raise InputError(
             f"{file}: is of other presets, images, labels or seconds; give another --out, or "
             "delete it"

@@ -128,6 +128,8 @@ def _by_labels(ranking: Sequence[Ranked]) -> str:
 
 def _by_scores(runs: Sequence[ShortRun]) -> str:
     first = best_first(runs, 0)
+    if len(first) < 2:
+        return f"{first[0].preset} alone was left."
     _, concordance = mean_ranks([run.scores for run in first])
     opinions = zip(*(run.scores.better() for run in first), strict=True)
     favourites = [

@@ -153,7 +153,7 @@ def warm_up(
     Returns:
         About the seconds that measuring takes; 0 where the preset does not fit.
     """
-    with suppress(InputError, ModelError, NonFiniteLossError):  # its short run says so
+    with suppress(InputError, DataError, ModelError, NonFiniteLossError):  # its short run says so
         store = stores.open(config.data)
         learned = learning_set(config, store)
         trainer = make_trainer(config, store, accelerator, learned=learned)
@@ -199,7 +199,7 @@ def _trained(
     left = seconds - (time.perf_counter() - begin) - measuring
     steps = min(total, max(LEAST_STEPS, int(left / each)))
     trainer = make_trainer(config, store, accelerator, learned=learned, total_steps=steps)
-    began = time.perf_counter()
+    began = _finished(trainer)
     taken = 0
     while taken < steps:
         trainer.train_step(taken, measure=False)
@@ -208,7 +208,7 @@ def _trained(
             return None
         if taken >= LEAST_STEPS and time.perf_counter() - begin > _LONGEST * seconds:
             break
-    each = (time.perf_counter() - began) / taken
+    each = (_finished(trainer) - began) / taken
     with trainer.exportable() as trainable:
         measuring = time.perf_counter()
         found = _measured(trainable, learned, probe)
@@ -226,10 +226,17 @@ def _seconds_of_a_step(trainer: Trainer) -> float:
     """Return how long a step takes, after the first one, which is slower."""
     steps = min(_TIMED_STEPS, trainer.total_steps - 1)
     trainer.train_step(0, measure=False)
-    began = time.perf_counter()
+    began = _finished(trainer)
     for step in range(1, 1 + steps):
         trainer.train_step(step, measure=False)
-    return (time.perf_counter() - began) / max(1, steps)
+    return (_finished(trainer) - began) / max(1, steps)
+
+
+def _finished(trainer: Trainer) -> float:
+    """Return the time at which the device has done what it was given."""
+    if trainer.device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter()
 
 
 @torch.no_grad()

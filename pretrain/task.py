@@ -14,6 +14,7 @@ from data.batches import Batches
 from models.encoders import Encoder
 from pretrain.short_cuts import Score
 from training.errors import InputError
+from training.gather import rank_count
 from training.loop import BatchSource
 from training.randomness import StepDraws
 from training.trainable import Batch
@@ -27,7 +28,7 @@ class TaskSetting:
         encoder: what it is to train; already there, and not the task's own.
         images: uint8, [N, C, H, W] or a sample of them, as they are.
         count: N.
-        rows: images that a loss sees at a time, on one rank: B.
+        rows: images of a micro-batch, on all ranks together.
         seed: the run's.
         holds_out: whether the loss is measured on images that are not trained on, too.
         is_sharded: whether each rank is to hold a share of the weights alone.
@@ -110,10 +111,11 @@ def require_rows(setting: TaskSetting, kind: str) -> None:
     Raises:
         InputError: names the keys; one line.
     """
-    if setting.rows < 2:
+    rows = setting.rows // rank_count()
+    if rows < 2:
         raise InputError(
-            f"batch_size: found {setting.rows} image at a time with objective.kind {kind!r}, which "
-            "compares the images of a batch; take more, or a smaller compute.accumulation"
+            f"batch_size: found {rows} image at a time on a rank with objective.kind {kind!r}, "
+            "which compares the images of a batch; take more, or a smaller compute.accumulation"
         )
 
 

@@ -124,8 +124,12 @@ class ClustersTask(Task):
     @torch.no_grad()
     def _cluster(self, encoder: Encoder) -> None:
         assert self._images is not None, "read comes first"
-        features = self._features(encoder, self._images)
-        with torch.autocast(features.device.type, enabled=False):
+        # Some calls come from within autocast, others do not: all see the same features.
+        with torch.autocast(self.labels.device.type, enabled=False):
+            features = self._features(encoder, self._images)
+            if not features.isfinite().all():  # the loss tells
+                self.labels.clamp_min_(0)
+                return
             found = kmeans(
                 whitened(features, self.config.directions),
                 self.config.clusters,

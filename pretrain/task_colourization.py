@@ -118,7 +118,8 @@ class Colourization(Task):
         ]
         shares = torch.cat(parts).bincount(minlength=len(centres)) / sum(map(len, parts))
         self.register_buffer("weights", rebalanced(shares, config.rebalance))
-        self.score = Score("accuracy", chance=shares.max().item())
+        # Of places weighed as in the loss, so that what it teaches is above chance.
+        self.score = Score("accuracy", chance=(shares * self.weights).max().item())
         seed = derive_seed(setting.seed, "colourization")
         self.head = ColourHead(shape[0], config, len(centres), seed=seed)
 
@@ -129,8 +130,9 @@ class Colourization(Task):
         bins = self._bins(images)
         logits = self.head(encoder(_grey(images)))
         errors = F.cross_entropy(logits, bins, reduction="none")
-        accuracy = (logits.argmax(1) == bins).float().mean()
-        return (errors * self.weights[bins]).mean(), {"accuracy": accuracy}
+        weights = self.weights[bins]
+        accuracy = ((logits.argmax(1) == bins) * weights).sum() / weights.sum()
+        return (errors * weights).mean(), {"accuracy": accuracy}
 
     def _bins(self, images: Tensor) -> Tensor:
         """Return which bin the mean colour around each place lies nearest to, int64 [B, h, w]."""

@@ -95,7 +95,11 @@ class NoiseTargets(Task):
         rows = torch.from_numpy(first).to(places.device)
         features, own = rows_of_all_ranks(features)[rows], all_places[rows]
         before = self.assigned[own]
-        order = torch.from_numpy(_best(features @ self.targets[before].T)).to(places.device)
+        if not features.isfinite().all():  # the loss tells
+            return features.new_zeros(())
+        with torch.autocast(features.device.type, enabled=False):
+            agreement = features @ self.targets[before].T
+        order = torch.from_numpy(_best(agreement)).to(places.device)
         after = before[order]
         self.assigned[own] = after
         return (after != before).float().mean()

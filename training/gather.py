@@ -24,6 +24,11 @@ def rows_of_all_ranks(rows: Tensor) -> Tensor:
     return gathered
 
 
+def rank_count() -> int:
+    """Return how many ranks there are."""
+    return torch.distributed.get_world_size() if has_ranks() else 1
+
+
 def first_row_here(rows: int) -> int:
     """Return where `rows` rows of this rank begin among those of all ranks."""
     return torch.distributed.get_rank() * rows if has_ranks() else 0
@@ -33,7 +38,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         ctx.rows = len(rows)
-        parts = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
+        parts = [torch.empty_like(rows) for _ in range(rank_count())]
         torch.distributed.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 

@@ -178,12 +178,13 @@ def test_bad_input_is_told_in_one_line(several, capsys, changes, words):
 
 
 def test_studies_that_are_not_paired_are_not_compared(study, tmp_path, capsys):
-    for name, seed in (("first", 0), ("second", 1)):
-        path = study(name=name, seed=seed, arms=["raw_logistic"], workers=1)
+    for name, others in (("first", {}), ("second", {"seed": 1}), ("third", {"label_noise": 0.2})):
+        path = study(name=name, arms=["raw_logistic"], workers=1, **others)
         assert main(["curve", str(path)]) == 0
-    folders = [str(tmp_path / "runs" / name) for name in ("first", "second")]
+    folders = [str(tmp_path / "runs" / name) for name in ("first", "second", "third")]
     for arguments, word in (
-        ([*folders, "--out", str(tmp_path / "out")], "seed (1)"),
+        ([*folders[:2], "--out", str(tmp_path / "out")], "seed (1)"),
+        ([*folders[::2], "--out", str(tmp_path / "out")], "label_noise (0.2)"),
         (folders, "--out"),
         ([folders[0], "--out", str(tmp_path / "out")], "--out"),
         ([folders[0], folders[0], "--out", str(tmp_path / "out")], "called first"),

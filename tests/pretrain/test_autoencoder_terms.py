@@ -170,6 +170,18 @@ def test_terms_of_agreement_are_their_papers_formulas() -> None:
     assert disagreement_of(config, a, b).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "config", [RedundancyReduction(weight=1.0), VarianceCovariance(weight=1.0)]
+)
+def test_terms_of_agreement_are_exact_in_mixed_precision(
+    config: RedundancyReduction | VarianceCovariance,
+) -> None:
+    a, b = (20 * randn(256, 32) for _ in range(2))
+    exact = disagreement_of(config, a, b)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(disagreement_of(config, a, b), exact)
+
+
 def test_agreement_lets_the_codes_of_two_views_meet() -> None:
     module = objective(
         {"kind": "conv", "widths": (8, 8)},

@@ -105,7 +105,7 @@ CRITIC = {"loss": {"kind": "wasserstein"}}
         (
             {"agreement": {"kind": "redundancy"}},
             {"batch_size": 1},
-            "batch_size: found 1 with objective.agreement.kind 'redundancy'",
+            "batch_size: found 1 image at a time on a rank with objective.agreement.kind",
         ),
         (
             R1,

@@ -148,6 +148,14 @@ def test_a_combined_run_resumes_exactly(
             {"weighting": "uncertainty", "parts": {"a": {"objective": {"kind": "variational"}}}},
             ["weighting uncertainty", "parts.a", "fixed"],
         ),
+        (
+            {
+                "weighting": "uncertainty",
+                "parts": {"a": {"objective": {"kind": "transformation", "variational": True}}},
+            },
+            ["weighting uncertainty", "parts.a", "fixed"],
+        ),
+        ({"parts": {"loss": {}}}, ["objective", "called loss"]),
     ],
 )
 def test_what_cannot_be_combined_is_told_in_one_line(

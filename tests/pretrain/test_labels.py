@@ -123,6 +123,7 @@ def test_columns_of_files_shards_and_folders(
     with (tmp_path / "some.csv").open("w") as file:
         file.write("key,weight,colour\n")
         file.writelines(f"{key},{number},{number % 3}\n" for number, key in enumerate(keys[:200]))
+        file.write(f"{keys[200]},200,\n")  # whose colour nobody knows
     (tmp_path / "all.json").write_text(json.dumps({key: len(key) + int(key[-1]) for key in keys}))
     column = {"kind": "column", "file": str(tmp_path / "some.csv")}
     labels = {
@@ -188,6 +189,7 @@ def test_a_run_of_labels_resumes_exactly_and_says_what_it_read(
     [
         (function("nowhere_at_all:f"), ["labels.a", "nowhere_at_all", "imported"]),
         (function("MODULE:missing"), ["has no function missing"]),
+        (function("time:time"), ["time:time", "no source file"]),
         (function("MODULE:constant"), ["has no function constant"]),
         (function("MODULE:broken"), ["raised ZeroDivisionError", "sample train-0000007"]),
         (function("MODULE:bad_type"), ["returned list", "sample train-0000000"]),
@@ -203,6 +205,11 @@ def test_a_run_of_labels_resumes_exactly_and_says_what_it_read(
             {"source": {"kind": "column", "file": "k.csv", "column": "three"}},
             ["source.column", "'three'", "one, two"],
         ),
+        ({"source": {"kind": "column", "file": "n.json"}}, ["n.json", "NaN", "train-0000001"]),
+        (
+            {"source": {"kind": "column", "file": "n.json", "column": "hour"}},
+            ["source.column", "'hour'", "one value", "train-0000000"],
+        ),
         ({"source": {"kind": "folder"}}, ["300 of 300", "first key"]),
     ],
 )
@@ -215,6 +222,7 @@ def test_labels_that_cannot_be_learned_are_told_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "k.csv").write_text("key,one,two\ntrain-0000000,1,2\n")
+    (tmp_path / "n.json").write_text('{"train-0000000": 1, "train-0000001": NaN}')
     values = yaml.safe_load(config.read_text())
     text = yaml.safe_dump({"kind": "labels", "labels": {"a": label}})
     values["objective"] = yaml.safe_load(text.replace("MODULE", heuristics))
@@ -222,3 +230,13 @@ def test_labels_that_cannot_be_learned_are_told_in_one_line(
     assert main([str(config)]) == 2
     assert_one_line(capsys.readouterr().err, *words)
     assert not (tmp_path / "runs/digits").exists()
+
+
+def test_a_label_has_a_name_of_its_own_in_a_batch(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = yaml.safe_load(config.read_text())
+    values["objective"] = {"kind": "labels", "labels": {"images": {"source": {"kind": "shard"}}}}
+    config.write_text(yaml.safe_dump(values))
+    assert main([str(config)]) == 2
+    assert_one_line(capsys.readouterr().err, "objective", "called images")

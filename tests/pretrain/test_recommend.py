@@ -1,6 +1,7 @@
 """Presets compared by short runs: scores, rounds, certainty, and that a kill costs one run."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,6 +184,23 @@ def test_a_kill_loses_one_run(config: Path, shards: Path, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "found/recommend.json").read_text())["runs"][:1] == kept[:1]
 
 
+def test_runs_on_other_images_of_the_same_name_are_not_taken(
+    config: Path,
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy = shutil.copytree(shards, tmp_path / "copy")
+    command = of_presets(config, copy, 6)
+    assert main(command) == 0
+    (copy / "train-000001.tar").unlink()
+    capsys.readouterr()
+    assert main(command) == 2
+    assert_one_line(capsys.readouterr().err, "recommend.json", "other presets, images")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -191,6 +209,8 @@ def test_a_kill_loses_one_run(config: Path, shards: Path, tmp_path: Path) -> Non
         (["--presets", "digits.yaml,digits.yaml"], ["--presets", "twice"]),
         (["--presets", "digits.yaml,b.yaml", "--budget", "1"], ["--budget", "1 seconds", "2"]),
         (["--presets", "digits.yaml,b.yaml", "--count", "50"], ["--count", "--labels"]),
+        (["--presets", "digits.yaml,b.yaml", "--budget", "inf"], ["--budget", "inf"]),
+        (["--presets", "digits.yaml,b.yaml", "--count", "0"], ["--count", "0"]),
         (["--presets", "digits.yaml,b.yaml", "stepz=3"], ["stepz"]),
         (
             ["--presets", "digits.yaml,b.yaml", "--labels", "SHARDS", "--count", "5"],

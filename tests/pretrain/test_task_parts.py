@@ -6,13 +6,14 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.encoders import ConvEncoderConfig, InputContract, build_encoder
 from pretrain.contrast import Contrast, SwavConfig, dealt_evenly, nt_xent
 from pretrain.kmeans import kmeans, whitened
 from pretrain.lab import grey_of, lab_of, rgb_of
+from pretrain.objective import to_float
 from pretrain.permutations import unlike_permutations
 from pretrain.task_colourization import ColourizationConfig, colour_bins, rebalanced
 from pretrain.task_counting import halved, quarters_of
@@ -249,6 +250,32 @@ def test_rare_colours_count_more_and_pixels_1_in_the_mean(rebalance: float) -> N
     assert weights.isfinite().all() and not weights[seen:].any()
 
 
+class OneColour(nn.Module):
+    """A head that tells the same colour everywhere."""
+
+    def __init__(self, answer: int, bins: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.answer, self.bins, self.size = answer, bins, size
+
+    def forward(self, features: Tensor) -> Tensor:
+        told = torch.full((len(features), *self.size), self.answer)
+        return F.one_hot(told, self.bins).movedim(-1, 1).float()
+
+
+@pytest.mark.parametrize("rebalance", [0.0, 0.5, 1.0])
+def test_one_colour_for_all_tells_no_more_than_chance(rebalance: float) -> None:
+    module = objective_of({**TASKS["colourization"], "rebalance": rebalance})
+    task, images = module.task, coloured()
+    told = []
+    for answer in task._bins(to_float(images)).unique().tolist():
+        task.head = OneColour(answer, len(task.weights), task.detail_size)
+        _, metrics = task.loss(
+            module.encoder, {"images": images}, draws(0, len(images), size=len(images))
+        )
+        told.append(metrics["accuracy"].item())
+    assert max(told) == pytest.approx(task.score.chance, abs=1e-4)
+
+
 def test_the_exported_encoder_sees_a_picture_as_the_mean_of_its_channels() -> None:
     trainer = trainer_of(TASKS["colourization"])
     for step in range(5):
@@ -407,6 +434,13 @@ def test_targets_are_dealt_so_that_features_lie_nearest() -> None:
     )
     assert agreement.item() == pytest.approx(best, rel=1e-4)
     assert 0 <= changed <= 1
+
+
+def test_targets_stay_where_features_are_not_finite() -> None:
+    task = objective_of(TASKS["noise_targets"]).task
+    before = task.assigned.clone()
+    task._deal(torch.full((4, 64), math.nan), torch.arange(4))
+    assert torch.equal(task.assigned, before)
 
 
 def test_every_image_has_one_target_after_a_run() -> None:
