@@ -1,12 +1,13 @@
 """Several studies on one page: what its template is filled with, and what a terminal is told."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from downstream.arms import Arm, is_pretrained
 from downstream.comparison_depth import depth_map_drawing
+from downstream.depth_choice import stage_of
 from downstream.markdown_table import markdown_table
 from downstream.report_comparisons import differences_drawing
 from downstream.report_curve import accuracy_figure, point_tips
@@ -34,12 +35,14 @@ def comparison_headlines(found: StudyComparison) -> list[str]:
         (study,) = found.studies.values()
         return [study.summary["verdict"]]
     sentences = [
-        _leaders(arm, of_arm) for arm in found.pretrained if len(of_arm := found.of_arm(arm)) > 1
+        _leaders(_in_words(arm, found.depths), of_arm)
+        for arm in found.pretrained
+        if len(of_arm := found.of_arm(arm)) > 1
     ]
     return sentences or ["No pretrained arm stands in two of these studies."]
 
 
-def _leaders(arm: Arm, series: Sequence[Series]) -> str:
+def _leaders(words: str, series: Sequence[Series]) -> str:
     by_study: dict[str, list[int]] = {}
     for budget, leader in clear_leaders(series).items():
         by_study.setdefault("" if leader is None else leader.study, []).append(budget)
@@ -50,13 +53,15 @@ def _leaders(arm: Arm, series: Sequence[Series]) -> str:
         if study
     ]
     if not parts:
-        return f"{_in_words(arm)}, no encoder is measurably the best with any number of labels."
+        return f"{words}, no encoder is measurably the best with any number of labels."
     if "" in by_study:
         parts.append(f"with {budgets_in_words(by_study[''])} labels none is")
-    return f"{_in_words(arm)}, {'; '.join(parts)}."
+    return f"{words}, {'; '.join(parts)}."
 
 
-def _in_words(arm: Arm) -> str:
+def _in_words(arm: Arm, depths: Collection[Arm]) -> str:
+    if arm in depths:
+        return f"Under a linear head on the stages up to {stage_of(arm)}, frozen"
     return _ARM_WORDS.get(arm, f"By “{arm}”")
 
 
@@ -74,7 +79,9 @@ def accuracy_table(found: StudyComparison) -> str:
 
 def comparison_drawings(found: StudyComparison) -> dict[str, Drawing]:
     """Return the page's figures by name: "curves-ARM", "depths", "differences", if there are."""
-    drawings = [_curves(arm, shown) for arm, shown in _shown(found).items()]
+    drawings = [
+        _curves(arm, _in_words(arm, found.depths), shown) for arm, shown in _shown(found).items()
+    ]
     differences = differences_drawing(
         found.comparisons(),
         "One panel for each comparison; the figures are in the table below.",
@@ -123,7 +130,12 @@ def _context(
             ("Draws", count(first.config.draws)),
         ],
         "figures": [
-            (arm, _in_words(arm), figures[f"curves-{arm}"], [one.style.label for one in shown])
+            (
+                arm,
+                _in_words(arm, found.depths),
+                figures[f"curves-{arm}"],
+                [one.style.label for one in shown],
+            )
             for arm, shown in _shown(found).items()
         ],
         "budget_columns": [f"{count(budget)} labels" for budget in found.budgets],
@@ -146,12 +158,12 @@ def _context(
     }
 
 
-def _curves(arm: Arm, shown: Sequence[Series]) -> Drawing:
+def _curves(arm: Arm, words: str, shown: Sequence[Series]) -> Drawing:
     curves = [one.curve() for one in shown]
     return Drawing(
         f"curves-{arm}",
         lambda narrow: accuracy_figure(curves, narrow=narrow),
-        f"{_in_words(arm)}: accuracy against number of labels",
+        f"{words}: accuracy against number of labels",
         "All figures are in the table of accuracies.",
         tips=point_tips(curves),
     )

@@ -28,14 +28,12 @@ class DepthChoice:
     accuracy: Interval
 
 
-def depth_choices(config: CurveConfig, rows: Sequence[Row]) -> list[DepthChoice]:
-    """Return what every budget chooses among the depths of the pretrained encoder.
+def depths_of(config: CurveConfig) -> list[Arm]:
+    """Return arms that are depths of the pretrained encoder, the lowest first.
 
-    Depths are arms of the user's own that differ in their stages alone, as those of
-    `frozen_each_depth`. Of equally good ones the deepest is chosen. Budgets whose labels are too
-    few to hold any out, or that have not every depth yet, are left out.
+    They are of the user's own and differ in their stages alone, as those of `frozen_each_depth`.
     """
-    depths = [
+    return [
         arm.name
         for arm in config.arms
         if not isinstance(arm, str)
@@ -44,6 +42,15 @@ def depth_choices(config: CurveConfig, rows: Sequence[Row]) -> list[DepthChoice]
         and arm.stages is not None
         and is_pretrained(arm.name)
     ]
+
+
+def depth_choices(config: CurveConfig, rows: Sequence[Row]) -> list[DepthChoice]:
+    """Return what every budget chooses among the depths of the pretrained encoder.
+
+    Of equally good ones the deepest is chosen. Budgets whose labels are too few to hold any out, or
+    that have not every depth yet, are left out.
+    """
+    depths = depths_of(config)
     if len(depths) < 2:
         return []
     found = []

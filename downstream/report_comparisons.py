@@ -29,6 +29,8 @@ from downstream.statistics import Difference
 from pages.figures import axes_with_margins, new_figure
 
 _PANEL_TICKS, _PANEL_COLUMNS = 7, 3
+_TITLE_LETTERS, _NARROW_TITLE_LETTERS = 34, 46
+"""That a line of a panel's title has room for; a longer one is set smaller."""
 _BOUND_MARKERS: dict[Flag | None, str] = {"never_reached": ">", "below_start": "<"}
 
 
@@ -62,10 +64,13 @@ def differences_figure(comparisons: Sequence[Comparison], *, narrow: bool = Fals
         )
         _draw_differences(axes, comparison)
         separator = " − " if narrow else "\n− "
+        title = f"{comparison.style.label}{separator}{comparison.control.label}"
+        longest = max(map(len, title.splitlines()))
+        size, room = (NARROW_FONT, _NARROW_TITLE_LETTERS) if narrow else (WIDE_FONT, _TITLE_LETTERS)
         axes.set_title(
-            f"{comparison.style.label}{separator}{comparison.control.label}",
+            title,
             loc="left",
-            fontsize=NARROW_FONT if narrow else WIDE_FONT,
+            fontsize=size * min(1.0, room / longest),
             fontweight="bold",
         )
         axes.set_ylim(low, high)

@@ -26,6 +26,7 @@ from downstream.report_style import ArmStyle
 from downstream.statistics import Interval
 from pages.figures import axes_with_margins, new_figure
 
+_NAME_HEIGHT = 20.5
 _BESIDE_NAME, _LETTER = 40.0, 7.5
 """Room beside a curve's name, and for each of its letters."""
 _DRAW_SIZE = 3.8
@@ -45,7 +46,9 @@ def accuracy_figure(curves: Sequence[Curve], *, narrow: bool = False) -> Figure:
     """Test accuracy of every arm against the number of labels, with intervals and single rows."""
     budgets = sorted({budget for curve in curves for budget in curve.intervals})
     legend_height = 19 * len(curves) if narrow else 0
-    width, height = (NARROW, 304.0 + legend_height) if narrow else (WIDE, 520.0)
+    # Beside the curves their names stand one below the other.
+    tall = max(520.0, 64 + _NAME_HEIGHT * len(curves))
+    width, height = (NARROW, 304.0 + legend_height) if narrow else (WIDE, tall)
     figure = new_figure(width, height)
     longest = max((len(curve.style.label) for curve in curves), default=0)
     names = max(196.0, _BESIDE_NAME + _LETTER * longest)

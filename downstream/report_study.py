@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from downstream.arms import random_twin
+from downstream.arms import Arm, random_twin
 from downstream.config import CurveConfig
 from downstream.labels_saved import LabelsSaved
 from downstream.report_comparisons import Comparison, Saving
@@ -47,15 +47,21 @@ class StudyFiles:
                 styles[arm] = replace(styles[arm], label=f"{styles[arm].label}, {word}")
         return dict(sorted(styles.items(), key=lambda entry: not entry[1].pretrained))
 
+    def depths(self) -> list[Arm]:
+        """Arms that are depths of the encoder, the lowest first."""
+        choices = self.summary.get("depths", [])
+        return list(choices[0]["test"]) if choices else []
+
     def figure_styles(self) -> dict[str, ArmStyle]:
         """Style of each arm that figures show: depths of an encoder have one of their own.
 
-        Where there are no other arms they are shown all the same.
+        Where there are no other arms the whole encoder is shown all the same.
         """
-        depths = {arm for choice in self.summary.get("depths", []) for arm in choice["test"]}
-        apart = depths | {random_twin(arm) for arm in depths}
-        styles = self.styles()
-        return {arm: style for arm, style in styles.items() if arm not in apart} or styles
+        depths, styles = self.depths(), self.styles()
+        shown = set(styles) - {arm for depth in depths for arm in (depth, random_twin(depth))}
+        if depths and not shown:
+            shown = {depths[-1], random_twin(depths[-1])}
+        return {arm: style for arm, style in styles.items() if arm in shown}
 
 
 def read_study(folder: Path) -> StudyFiles:

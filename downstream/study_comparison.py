@@ -79,6 +79,11 @@ class StudyComparison:
         return arms_in_order(one.arm for one in self.series if is_pretrained(one.arm))
 
     @property
+    def depths(self) -> set[Arm]:
+        """Arms that are depths of an encoder, of any of them."""
+        return {arm for study in self.studies.values() for arm in study.depths()}
+
+    @property
     def all_pairs(self) -> bool:
         """Whether each study is compared with each, and not with the first alone."""
         return len(self.studies) <= _ALL_PAIRS

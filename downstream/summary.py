@@ -15,7 +15,7 @@ from downstream.copy_notes import copy_warnings
 from downstream.copy_scores import copy_scores
 from downstream.costs import arm_costs, pretraining_cost
 from downstream.csv_files import CSV_FILES
-from downstream.depth_choice import depth_choices
+from downstream.depth_choice import depth_choices, depths_of
 from downstream.extrapolation import extrapolate
 from downstream.inference import arm_inference, pretraining_saw_test
 from downstream.labels_to_target import labels_to_targets
@@ -83,7 +83,8 @@ def _summary(
     inference = {arm: arm_inference(arm, config, saw_test=saw_test) for arm in means}
     seen = [arm for arm, word in inference.items() if word == "transductive"]
     labelled = study_source_labels(environment) is not None
-    text = verdict(comparisons, means, seen, labelled=labelled and saw_test)
+    deepest = next(reversed(depths_of(config)), None)
+    text = verdict(comparisons, means, seen, labelled=labelled and saw_test, deepest=deepest)
     text = " ".join([text, *source_labels_caveat(environment), *tuning_caveat(config)])
     if len(rows) < planned:
         text = f"Unfinished, {len(rows)} of {planned} rows: {text}"

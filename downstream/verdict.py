@@ -44,6 +44,7 @@ def verdict(
     transductive: Sequence[Arm] = (),
     *,
     labelled: bool = False,
+    deepest: Arm | None = None,
 ) -> str:
     """Return what the study shows, in a few sentences.
 
@@ -56,10 +57,12 @@ def verdict(
         means: mean accuracy of each arm by budget.
         transductive: arms that have seen the test images before they were scored on them.
         labelled: whether these were seen by a pretraining that learned from labels.
+        deepest: of arms that are depths of the encoder, the one that is taken for them.
     """
     by_arms = {(c.arm, c.control): c for c in comparisons}
     controls: tuple[Arm, ...] = ("scratch", "random_frozen", "raw_logistic")
     own = [c.arm for c in comparisons if c.arm not in SHORT_ARMS and is_pretrained(c.arm)]
+    comparisons = sorted(comparisons, key=lambda c: c.arm != deepest)
     order = [(arm, control) for arm in (*PRETRAINED, *own) for control in controls]
     order += [(c.arm, c.control) for c in comparisons if c.arm in own]
     main = next((by_arms[pair] for pair in order if pair in by_arms), None)

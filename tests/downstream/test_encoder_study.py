@@ -132,6 +132,8 @@ def test_a_heat_map_shows_which_stage_transfers_best_of_which_encoder(several, t
             )
             assert f"{100 * mean:.1f}<" in picture
             assert f"{100 * (mean - random):+.1f}<".replace("-", "−") in picture
+    summary = json.loads((curve(tmp_path, "one") / "summary.json").read_text())
+    assert "stage1" not in summary["verdict"] and "stage2" in summary["verdict"]
     page = Page((folder / "report.html").read_text())
     assert "#depths" in [link["href"] for link in page.all("a")]
 
