@@ -1,9 +1,12 @@
 """From a config and images to an objective with freshly drawn networks."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
 from torch import Tensor, nn
 
+from data.augment_colour import ColourConfig
 from models.decoders import MirrorDecoderConfig
 from models.encoders import ConvEncoderConfig, DenseEncoderConfig, Encoder
 from models.residual import ResidualEncoderConfig
@@ -57,6 +60,8 @@ def build_objective(
             does not fit the encoder; one line.
     """
     _refuse_players(config)
+    if images.shape[1] not in (1, 3):
+        _refuse_colours(config.objective, "objective", images.shape[1])
     match config.objective:
         case GanConfig() | VaeGanConfig():
             return build_gan(config, config.objective, images)
@@ -269,6 +274,19 @@ def _refuse_with_phases(config: PretrainConfig) -> None:
             f"compute.distribution: found 'fsdp2' {found}, whose phases would each have to gather "
             "the others' weights; use 'ddp'"
         )
+
+
+def _refuse_colours(part: BaseModel, key: str, channels: int) -> None:
+    """Refuse changes of colour for images that are neither grey nor in colour."""
+    if isinstance(part, ColourConfig) and part.maps_channels:
+        raise InputError(
+            f"{key}: found saturation, hue or grey, which are for images of 1 or 3 channels, with "
+            f"images of {channels}; set them to 0"
+        )
+    for name, value in part:
+        for inner, found in value.items() if isinstance(value, Mapping) else [("", value)]:
+            if isinstance(found, BaseModel):
+                _refuse_colours(found, ".".join(filter(None, (key, name, inner))), channels)
 
 
 def _refuse_players(config: PretrainConfig) -> None:

@@ -238,6 +238,21 @@ def test_a_quarter_turn_wants_square_images() -> None:
         build_objective(config_of({"kind": "rotation"}), fashion()[..., :20])
 
 
+@pytest.mark.parametrize(
+    ("objective", "key"),
+    [
+        ({"kind": "contrast"}, "objective.augment: "),
+        (
+            {"kind": "combined", "parts": {"a": {"objective": {"kind": "contrast"}}}},
+            "objective.parts.a.objective.augment: ",
+        ),
+    ],
+)
+def test_colours_are_not_changed_where_there_are_none(objective: dict[str, Any], key: str) -> None:
+    with pytest.raises(InputError, match=f"^{key}found saturation.* images of 5"):
+        build_objective(config_of(objective), fashion().expand(-1, 5, -1, -1))
+
+
 def test_images_held_out_are_asked_about_too(config: Path, tmp_path: Path) -> None:
     options = ["objective.kind=rotation", "data.held_out=0.1", f"runs_dir={tmp_path}"]
     assert main([str(config), *options]) == 0
