@@ -85,6 +85,7 @@ class ClustersTask(Task):
         self._seed = setting.seed
         self._every = 0
         self._images: Batches | None = None
+        self._first: Tensor | None = None
         self.head = TaskHead(
             config.head,
             setting.encoder,
@@ -102,13 +103,20 @@ class ClustersTask(Task):
         self, encoder: Encoder, batch: Batch, draws: StepDraws
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if self.labels[0] < 0:
-            self._cluster(encoder)
+            self._begin(encoder)
         seen = augmented(self.config.augment, to_float(batch["images"]), draws, "clusters")
         logits = self.head(self.head.pool(encoder(seen)))
         labels = self.labels[batch["places"]]
         errors = F.cross_entropy(logits, labels, reduction="none")
         accuracy = (logits.argmax(1) == labels).float().mean()
         return (errors * self._weights()[labels]).mean(), {"accuracy": accuracy}
+
+    def _begin(self, encoder: Encoder) -> None:
+        # A look at the loss before the first step is undone, and its clusters with it.
+        if self._first is None:
+            self._cluster(encoder)
+            self._first = self.labels.clone()
+        self.labels.copy_(self._first)
 
     def after_step(self, encoder: Encoder, step: int) -> None:
         """Cluster all images anew, where it is time."""
