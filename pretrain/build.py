@@ -105,7 +105,7 @@ def build_objective(
             return LabelPrediction(
                 config.objective,
                 encoder or encoder_for(config, images),
-                targets.each,
+                targets,
                 config.optimizer,
                 config.stage_rates,
                 seed=config.seed,

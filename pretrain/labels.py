@@ -33,7 +33,7 @@ class LabelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: LabelSource = ShardNames()
+    source: LabelSource
     kind: Literal["classification", "regression"] = Field(
         "classification",
         description="classification: a class for each different value; regression: numbers, which "
@@ -47,7 +47,7 @@ class LabelsConfig(LabelHeadsConfig):
 
     kind: Literal["labels"] = "labels"
     labels: Annotated[dict[LabelName, LabelConfig], Field(min_length=1)] = Field(
-        {"shard": LabelConfig()}, description="labels by names of your own"
+        {"shard": LabelConfig(source=ShardNames())}, description="labels by names of your own"
     )
     on_missing: Literal["fatal", "leave_out"] = Field(
         "fatal",

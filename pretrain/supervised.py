@@ -6,13 +6,13 @@ al. 2014, DeCAF; Yosinski et al. 2014, "How transferable are features in deep ne
 Shapes: B rows, C channels, H height, W width, F pooled features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +25,7 @@ from models.head_networks import LinearHead
 from models.heads import pool_to_grid, pooled_width
 from pretrain.objective import Objective, to_float
 from pretrain.pictures import first_layer_filters
+from pretrain.short_cuts import Score, ScoreWatch
 from pretrain.targets import Target, Targets
 from pretrain.views import augmented
 from training.errors import InputError
@@ -73,7 +74,7 @@ class LabelPrediction(Objective):
         self,
         config: LabelHeadsConfig,
         encoder: Encoder,
-        targets: Sequence[Target],
+        targets: Targets,
         optimizer: OptimizerConfig,
         stage_rates: StageRatesConfig,
         *,
@@ -92,9 +93,14 @@ class LabelPrediction(Objective):
                 dropout=config.dropout,
                 seed=derive_seed(seed, f"head/{target.name}"),
             )
-            for target in targets
+            for target in targets.each
         )
-        self._targets = targets
+        self._targets = targets.each
+        self._labels = len(targets.rows) * len(targets.each)
+        self.watches = nn.ModuleList(
+            ScoreWatch(target.name.rpartition("/")[2], _score(target, targets))
+            for target in targets.each
+        )
 
     def phases(self) -> Sequence[Phase]:
         rates = self.stage_rates.lr_factors(self.encoder.stage_names, prefix="encoder.blocks")
@@ -111,9 +117,13 @@ class LabelPrediction(Objective):
         features = pool_to_grid(self.encoder(images), self.config.grid)
         loss = torch.zeros((), device=images.device)
         metrics: dict[str, Tensor] = {}
-        for target, head in zip(self._targets, self.heads, strict=True):
+        for target, head, watch in zip(self._targets, self.heads, self.watches, strict=True):
             term, own = self._term(target, head(features).float(), batch[target.name])
             loss = loss + target.weight * term
+            if self.training:
+                assert isinstance(watch, ScoreWatch)
+                told = 1 - term.detach() if target.classes is None else own["accuracy"]
+                watch.note(told, len(images), draws.step, self.total_steps)
             prefix = "" if len(self._targets) == 1 else target.name.rpartition("/")[2] + "/"
             metrics |= {f"{prefix}{metric}": value for metric, value in own.items()}
         return loss, metrics
@@ -128,9 +138,25 @@ class LabelPrediction(Objective):
         term = F.cross_entropy(output, values, label_smoothing=smoothing)
         return term, {"accuracy": (output.argmax(1) == values).float().mean()}
 
+    def facts(self, images: Tensor) -> Mapping[str, JsonValue]:
+        """Say how many labels were learned from, and how well they are told at the end."""
+        facts: dict[str, JsonValue] = {"labels": self._labels}
+        for watch in self.watches:
+            assert isinstance(watch, ScoreWatch)
+            facts |= watch.facts()
+        return facts
+
     def preview(self, images: Tensor) -> dict[str, Tensor]:
         """First-layer filters."""
         return {"filters": first_layer_filters(self.encoder)}
+
+
+def _score(target: Target, targets: Targets) -> Score:
+    """Return what tells whether a target is learned, of the images that are learned from."""
+    if target.classes is None:
+        return Score("explained", chance=0.0, may_be_solved=True)
+    shares = target.values[torch.from_numpy(targets.rows)].bincount() / len(targets.rows)
+    return Score("accuracy", chance=shares.max().item(), may_be_solved=True)
 
 
 def class_targets(config: SupervisedConfig, store: ResidentStore | IndexedStore) -> Targets:

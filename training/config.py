@@ -63,7 +63,7 @@ def load_config(model: type[Config], path: str | Path, overrides: Sequence[str] 
     parsed = [(*parse_override(text), text) for text in overrides]
     # Parents before children, and a kind before its siblings: the siblings are of that kind.
     for keys, value, text in sorted(parsed, key=lambda o: (len(o[0]), o[0][-1] != "kind")):
-        _set(values, keys, value, text)
+        _set(values, keys, value, text, is_choice=keys[-1] == "kind" and _chooses(model, keys[:-1]))
     values = _merge_defaults(model, values)
     try:
         return model.model_validate(values)
@@ -118,7 +118,18 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
         raise InputError(f"override {text!r}: {_yaml_problem(error)}") from None
 
 
-def _set(values: Values, keys: tuple[str, ...], value: Any, text: str) -> None:
+def _chooses(model: type[BaseModel], keys: tuple[str, ...]) -> bool:
+    """Whether the `kind` of the mapping at `keys` says which model it is of."""
+    models = [model]
+    for key in keys:
+        fields = [m.model_fields[key] for m in models if key in m.model_fields]
+        if fields:  # else a name that a user gave, in a mapping of these models
+            models = [m for field in fields for m in models_in(field.annotation)]
+    return len({kind_of(m) for m in models}) > 1
+
+
+def _set(values: Values, keys: tuple[str, ...], value: Any, text: str, *, is_choice: bool) -> None:
+    """Set the value at `keys`; where it chooses a model, what another one had there goes."""
     *parents, last = keys
     for depth, parent in enumerate(parents):
         if values.get(parent) is None:
@@ -129,7 +140,7 @@ def _set(values: Values, keys: tuple[str, ...], value: Any, text: str) -> None:
                 f"override {text!r}: {'.'.join(keys[: depth + 1])} is {show(values)}, "
                 f"which has no key {keys[depth + 1]!r}"
             )
-    if last == "kind" and values.get("kind") != value:
+    if is_choice and values.get("kind") != value:
         values.clear()
     values[last] = value
 

@@ -58,10 +58,14 @@ def _locate(
     """
     keys: list[int | str] = []
     models, parents = [model], [model]
+    is_tagged = False
     for depth, part in enumerate(error["loc"], start=1):
+        # A member of a union is named before its keys, and may have a key of its own name.
+        is_tag = is_tagged and isinstance(values, dict) and values.get("kind") == part
+        is_tagged = False
         if isinstance(values, dict):
             is_missing = error["type"] == "missing" and depth == len(error["loc"])
-            is_key = part in values or is_missing
+            is_key = not is_tag and (part in values or is_missing)
         else:
             is_key = isinstance(values, list) and isinstance(part, int)
         if is_key:
@@ -71,6 +75,7 @@ def _locate(
                 fields = [m.model_fields[str(part)] for m in models if part in m.model_fields]
                 if fields:  # else a name that a user gave, in a mapping of these models
                     models = [m for field in fields for m in models_in(field.annotation)]
+                    is_tagged = len({kind_of(m) for m in models}) > 1
                 values = values.get(part)
             else:
                 values = values[part]

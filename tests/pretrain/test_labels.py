@@ -21,6 +21,7 @@ from pretrain.learning_set import learning_set
 from pretrain.run import make_trainer
 from tests.pretrain.test_command_line import assert_one_line, assert_same_weights
 from training.compute import ComputeConfig, make_accelerator
+from training.config import load_config
 from training.errors import InputError
 
 MODULE = """\
@@ -162,7 +163,9 @@ def test_a_run_of_labels_resumes_exactly_and_says_what_it_read(
     values["objective"] = {"kind": "labels", "labels": labels, "on_missing": "leave_out"}
     config.write_text(yaml.safe_dump(values))
     train("name=whole")
-    assert "warning: 210 of 300 images have no label and are left out" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "warning: 210 of 300 images have no label and are left out" in said
+    assert "labels: 180\n" in said and "side_accuracy: 0." in said and "some_accuracy: 0." in said
     trained_on = read_artifact(tmp_path / "runs/whole/encoder.safetensors").trained_on.model_dump()
     assert trained_on["images"] == 90 and trained_on["labels"] == 180
     assert trained_on["label_sources"] == [
@@ -240,3 +243,28 @@ def test_a_label_has_a_name_of_its_own_in_a_batch(
     config.write_text(yaml.safe_dump(values))
     assert main([str(config)]) == 2
     assert_one_line(capsys.readouterr().err, "objective", "called images")
+
+
+def test_the_kind_of_a_label_changes_nothing_else(config: Path) -> None:
+    values = yaml.safe_load(config.read_text())
+    label = {"source": {"kind": "column", "file": "photos.csv"}, "weight": 0.5}
+    values["objective"] = {"kind": "labels", "labels": {"hour": label}}
+    config.write_text(yaml.safe_dump(values))
+    changed = load_config(PretrainConfig, config, ["objective.labels.hour.kind=regression"])
+    hour = changed.objective.labels["hour"]  # type: ignore[union-attr]
+    assert (hour.kind, hour.weight, hour.source.file) == ("regression", 0.5, "photos.csv")
+
+
+def test_a_mistake_beside_a_key_that_is_called_as_its_kind_is_told_by_its_own_key(
+    config: Path,
+) -> None:
+    shard = {"a": {"source": {"kind": "shard"}}}
+    for objective, key in (
+        ({"kind": "labels", "labels": shard, "on_missing": "skip"}, "objective.on_missing: found"),
+        ({"kind": "clusters", "clusters": 10, "every_epochs": 0}, "objective.every_epochs: found"),
+        ({"kind": "clusters", "clusters": 10, "foo": 0}, "objective.foo: unknown key; known"),
+    ):
+        values = yaml.safe_load(config.read_text()) | {"objective": objective}
+        config.write_text(yaml.safe_dump(values))
+        with pytest.raises(InputError, match=key):
+            load_config(PretrainConfig, config)
