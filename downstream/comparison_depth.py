@@ -93,5 +93,5 @@ def _columns(maps: _Maps) -> tuple[Sequence[str], str]:
     found = {tuple(cells) for of_budgets in maps.values() for cells in of_budgets.values()}
     longest = max(found, key=len)
     if len(found) == 1:
-        return longest, "stages up to"
+        return longest, "highest stage"
     return [str(number) for number in range(1, len(longest) + 1)], "stages reused"

@@ -118,7 +118,11 @@ def series_styles(series: Sequence[tuple[str, str]]) -> list[ArmStyle]:
         known = arm_styles([arm])[arm]
         if not is_pretrained(arm):
             own = key.split("/")[0]
-            styles.append(known if key == arm else replace(known, label=f"{own}: {known.label}"))
+            if key != arm:  # one of several of the name, told apart by its study's mark
+                place = studies.index(own) if own in studies else 0
+                mark = _SERIES_MARKERS[place % len(_SERIES_MARKERS)]
+                known = replace(known, label=f"{own}: {known.label}", marker=mark)
+            styles.append(known)
             continue
         place = studies.index(key.split("/")[0])
         styles.append(

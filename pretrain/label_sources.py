@@ -235,7 +235,7 @@ def _asked(
 ) -> Value | None:
     try:
         value = function(image, sample)
-    except Exception as error:  # whatever it is, it is the user's to know of which sample
+    except (Exception, SystemExit) as error:  # the user's to know of which sample it is
         said = " ".join(str(error).split())
         raise InputError(
             f"{where}: raised {type(error).__name__}: {said}, for the sample {sample}"

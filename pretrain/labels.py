@@ -104,11 +104,17 @@ def label_targets(
         )
     left_out = len(store) - len(rows)
     said = f"{left_out:,} of {len(store):,} images have no label and are left out"
-    targets = (
+    targets = tuple(
         _target(name, label, values[name], rows, keys_of(store))
         for name, label in config.labels.items()
     )
-    return Targets(rows, tuple(targets), (said,) if left_out else ())
+    rare = (
+        f"objective.labels.{one.name} has {len(one.classes):,} classes among {len(rows):,} images; "
+        "where it is a quantity, give it kind regression"
+        for one in targets
+        if one.classes is not None and 2 * len(one.classes) > len(rows)
+    )
+    return Targets(rows, targets, (*([said] if left_out else []), *rare))
 
 
 def _target(
@@ -137,6 +143,11 @@ def _target(
 
 def _standardized(numbers: Tensor, where: str) -> Tensor:
     std, mean = torch.std_mean(numbers, correction=0)
+    if not std.isfinite():
+        raise InputError(
+            f"{where}: found values from {numbers.min().item():g} to {numbers.max().item():g}, too "
+            "far apart for their deviation to be a number; give others"
+        )
     if std == 0:
         raise InputError(
             f"{where}: all {len(numbers):,} images have the value {mean.item():g}; there is "

@@ -14,6 +14,7 @@ from pretrain.short_run import LEAST_STEPS, ShortRun
 from training.console import format_seconds
 
 _STANDARD_ERRORS = 2.0
+_OVERDRAWN = 1.2
 _AGREEING = 0.7
 
 
@@ -77,7 +78,19 @@ def recommendation(plan: Plan, runs: Sequence[ShortRun]) -> Recommendation:
                 ranking.append(_ranked(run, first, place))
     left_out = [run for run in runs if run.problem is not None]
     certainty = _by_labels(ranking) if plan.labels is not None else _by_scores(runs)
-    hurried = [run.preset for run in runs if run.round == 0 and 0 < run.steps <= LEAST_STEPS]
+    hurried = [
+        run.preset
+        for run in runs
+        if run.round == 0
+        and 0 < run.steps <= LEAST_STEPS
+        and run.steps != plan.load(run.preset).steps
+    ]
+    taken = sum(run.seconds for run in runs)
+    if taken > _OVERDRAWN * plan.seconds:
+        certainty += (
+            f" The runs took {taken:.0f} of {plan.seconds:g} seconds: the machine was not theirs "
+            "alone, so that some have had less of it than others."
+        )
     if hurried:
         certainty += (
             f" There was time for {LEAST_STEPS} steps alone of {', '.join(hurried)}: give a larger "

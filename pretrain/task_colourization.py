@@ -70,7 +70,8 @@ class ColourizationConfig(TaskConfig):
         if channels != 3:
             raise InputError(
                 f"objective.kind: found 'colourization' with images of {channels} "
-                "channel(s), which have no colours to tell; take images in colour (data.channels=3)"
+                "channel(s), which have no colours to tell; take images in colour, or another "
+                "objective"
             )
         images = _some(images)
         spread = images.amax(1).int() - images.amin(1).int()

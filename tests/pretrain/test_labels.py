@@ -48,6 +48,12 @@ def bad_type(image, key):
 def endless(image, key):
     return float("nan")
 
+def leaves(image, key):
+    raise SystemExit(3)
+
+def huge(image, key):
+    return 1e308 * (-1) ** int(key[-1])
+
 constant = 3
 
 def same(image, key):
@@ -196,6 +202,8 @@ def test_a_run_of_labels_resumes_exactly_and_says_what_it_read(
         (function("MODULE:constant"), ["has no function constant"]),
         (function("MODULE:broken"), ["raised ZeroDivisionError", "sample train-0000007"]),
         (function("MODULE:bad_type"), ["returned list", "sample train-0000000"]),
+        (function("MODULE:leaves"), ["raised SystemExit", "sample train-0000000"]),
+        (function("MODULE:huge", kind="regression"), ["labels.a", "too far apart"]),
         (function("MODULE:endless"), ["returned nan", "sample train-0000000"]),
         (function("MODULE:same"), ["all 300 images", "'4'", "nothing to tell apart"]),
         (function("MODULE:same", kind="regression"), ["all 300 images", "4", "nothing to learn"]),

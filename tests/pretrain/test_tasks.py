@@ -207,7 +207,7 @@ def test_two_ranks_equal_one(
             ["objective={kind: jigsaw, grid: 2, permutations: 25}"],
             ["objective.permutations", "25", "24"],
         ),
-        (["objective.kind=colourization"], ["objective.kind", "1 channel(s)", "data.channels=3"]),
+        (["objective.kind=colourization"], ["objective.kind", "1 channel(s)", "another objective"]),
         (["objective.kind=colourization", "data.channels=3"], ["grey in all three channels"]),
         (["objective={kind: exemplar, classes: 301}"], ["objective.classes", "301", "300"]),
         (["objective={kind: clusters, clusters: 301}"], ["objective.clusters", "301", "300"]),
