@@ -13,6 +13,9 @@ class StopRequest:
     """While entered, remembers that a stop was asked for; afterwards signals act as before.
 
     Repeated signals change nothing: launchers forward what the terminal has sent already.
+
+    Raises:
+        KeyboardInterrupt: on entering, where Ctrl-C came earlier and has ended nothing.
     """
 
     def __init__(self) -> None:
@@ -20,6 +23,9 @@ class StopRequest:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
+        handler = signal.getsignal(signal.SIGINT)
+        if getattr(handler, "received", False):  # Ctrl-C has come, and was swallowed by an import
+            raise KeyboardInterrupt
         if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
             self._previous = {s: signal.signal(s, self._remember) for s in _SIGNALS}
         return self

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from models.artifact import load_encoder, read_artifact
 from pretrain.__main__ import main
 from tests.pretrain.conftest import Command
-from tests.processes import environment, run_on_ranks
+from tests.processes import environment, run_module, run_on_ranks
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -145,6 +145,25 @@ def test_ctrl_c_before_the_first_step_is_one_line(config: Path, tmp_path: Path) 
     assert process.wait(timeout=60) == 130
     assert "stopped before the first step; the same command begins again" in said
     assert "Traceback" not in said
+
+
+def test_ctrl_c_that_a_library_swallows_ends_the_command_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "command.py").write_text("""\
+import contextlib, os, signal
+from data.command_line import run
+from training.signals import StopRequest
+
+def main():
+    with contextlib.suppress(BaseException):  # as some imports do
+        os.kill(os.getpid(), signal.SIGINT)
+    with StopRequest():
+        print("went on")
+    return 0
+
+run(main, when_stopped="stopped; again")
+""")
+    done = run_module("command", cwd=tmp_path, status=130)
+    assert (done.stdout, done.stderr) == ("", "stopped; again\n")
 
 
 @pytest.mark.slow
