@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,13 @@ def test_sigterm_checkpoints_and_prints_the_command_that_goes_on(
 def test_ctrl_c_before_the_first_step_is_one_line(config: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-v", "-m", "pretrain", str(config), "steps=100000"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell lets what it starts in the background ignore Ctrl-C, these tests for instance.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     for line in process.stderr:  # what is imported: the command has begun, and goes on for seconds
@@ -152,6 +159,8 @@ def test_ctrl_c_that_a_library_swallows_ends_the_command_all_the_same(tmp_path: 
 import contextlib, os, signal
 from data.command_line import run
 from training.signals import StopRequest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where tests are to ignore it
 
 def main():
     with contextlib.suppress(BaseException):  # as some imports do
