@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from training.config_errors import explain, kind_of, models_in, show
+from training.config_errors import chosen_by_kind, explain, kind_of, models_in, models_of, show
 from training.errors import InputError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -120,12 +120,10 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
 
 def _chooses(model: type[BaseModel], keys: tuple[str, ...]) -> bool:
     """Whether the `kind` of the mapping at `keys` says which model it is of."""
-    models = [model]
+    models: Sequence[type[BaseModel]] = [model]
     for key in keys:
-        fields = [m.model_fields[key] for m in models if key in m.model_fields]
-        if fields:  # else a name that a user gave, in a mapping of these models
-            models = [m for field in fields for m in models_in(field.annotation)]
-    return len({kind_of(m) for m in models}) > 1
+        models = models_of(key, models)
+    return chosen_by_kind(models)
 
 
 def _set(values: Values, keys: tuple[str, ...], value: Any, text: str, *, is_choice: bool) -> None:

@@ -24,6 +24,20 @@ def kind_of(model: type[BaseModel]) -> str | None:
     return field.default if field else None
 
 
+def models_of(key: str, models: Sequence[type[BaseModel]]) -> Sequence[type[BaseModel]]:
+    """Return the models that the value of a key may be, in a mapping of one of `models`.
+
+    A key that is no field of theirs is a name that a user gave, in a mapping of these models.
+    """
+    fields = [m.model_fields[key] for m in models if key in m.model_fields]
+    return [m for field in fields for m in models_in(field.annotation)] if fields else models
+
+
+def chosen_by_kind(models: Sequence[type[BaseModel]]) -> bool:
+    """Whether a mapping's `kind` says which of the models it is."""
+    return len({kind_of(m) for m in models}) > 1
+
+
 def explain(error: ErrorDetails, model: type[BaseModel], values: Any) -> tuple[Keys, str]:
     """Return the keys that lead to the mistake in `values`, and a complaint about it."""
     keys, parents, models = _locate(error, model, values)
@@ -52,12 +66,13 @@ def explain(error: ErrorDetails, model: type[BaseModel], values: Any) -> tuple[K
 
 def _locate(
     error: ErrorDetails, model: type[BaseModel], values: Any
-) -> tuple[Keys, list[type[BaseModel]], list[type[BaseModel]]]:
+) -> tuple[Keys, Sequence[type[BaseModel]], Sequence[type[BaseModel]]]:
     """Walk to an error: its keys without pydantic's names of union members, and the models
     that the last key's parent and its own value may be.
     """
     keys: list[int | str] = []
-    models, parents = [model], [model]
+    models: Sequence[type[BaseModel]] = [model]
+    parents = models
     is_tagged = False
     for depth, part in enumerate(error["loc"], start=1):
         # A member of a union is named before its keys, and may have a key of its own name.
@@ -72,10 +87,8 @@ def _locate(
             keys.append(part)
             parents = models
             if isinstance(values, dict):
-                fields = [m.model_fields[str(part)] for m in models if part in m.model_fields]
-                if fields:  # else a name that a user gave, in a mapping of these models
-                    models = [m for field in fields for m in models_in(field.annotation)]
-                    is_tagged = len({kind_of(m) for m in models}) > 1
+                models = models_of(str(part), models)
+                is_tagged = chosen_by_kind(models)
                 values = values.get(part)
             else:
                 values = values[part]
