@@ -1,4 +1,4 @@
-"""The command line around networks: `python -m models describe CONFIG`, `... diagnose CONFIG`."""
+"""The command line around networks: `python -m models describe FILE`, `... diagnose CONFIG`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from models.artifact import ArtifactHeader
     from models.diagnosis_networks import DiagnosedNetwork
-    from models.encoders import InputContract
+    from models.encoders import Encoder, InputContract
     from pretrain.config import PretrainConfig
 
 _DIAGNOSE = """\
@@ -32,17 +33,19 @@ An initializer is a name, or a name with values such as uniform:bound=0.1. docs/
 how to read the page. Exit status: 0 the page is written, whatever it says; 2 bad input."""
 
 _DESCRIBE = """\
-Print what each stage of a pretraining config's encoder gives: the shape of its features, how much
-of the image a position of them sees, and its parameters and operations for one image."""
+Print what each stage of an encoder gives: the shape of its features, how much of the image a
+position of them sees, and its parameters and operations for one image. The encoder is that of a
+pretraining config, or a trained one, of which it also says what it was trained on and how."""
 
 _DESCRIBE_EXAMPLES = """\
 examples:
   python -m models describe configs/pretrain/quickstart.yaml
   python -m models describe configs/pretrain/quickstart.yaml encoder.kind=vit --size 64 --channels 3
+  python -m models describe runs/quickstart/encoder.safetensors
 
-Images are those of data.shards where they are there, else of --size and --channels, which also
-decide where they are given. docs/encoders.md tells how to read the table. Exit status: 0 printed,
-2 bad input."""
+Images of a config are those of data.shards where they are there, else of --size and --channels,
+which also decide where they are given. docs/encoders.md tells how to read the table. Exit status:
+0 printed, 2 bad input."""
 
 _INITIALIZERS = "normal:std=1,normal:std=0.01,uniform,lecun_normal,glorot_normal,he_normal"
 _ACTIVATIONS = "sigmoid,tanh,relu"
@@ -53,7 +56,7 @@ _MOST_PIXELS = 2**22
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m models", description="Look at networks before they are trained."
+        prog="python -m models", description="Look at networks, before they are trained or after."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     describe = commands.add_parser(
@@ -63,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_DESCRIBE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_config(describe)
+    _add_config(describe, "FILE", "YAML file of a pretraining run, or an encoder.safetensors")
     describe.add_argument("--size", metavar="PIXELS", type=int, help="of images (28)")
     describe.add_argument("--channels", metavar="N", type=int, help="of images (1)")
     diagnose = commands.add_parser(
@@ -73,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_DIAGNOSE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_config(diagnose)
+    _add_config(diagnose, "CONFIG", "YAML file of a pretraining run")
     diagnose.add_argument(
         "--data", metavar="SHARDS", help="images in place of those of data.shards"
     )
@@ -89,8 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_config(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", metavar="CONFIG", help="YAML file of a pretraining run")
+def _add_config(command: argparse.ArgumentParser, metavar: str, what: str) -> None:
+    command.add_argument("config", metavar=metavar, help=what)
     command.add_argument(
         "overrides", metavar="key=value", nargs="*", help="values that replace the file's"
     )
@@ -128,20 +131,54 @@ def describe(args: argparse.Namespace) -> None:
     Args:
         args: of the command `describe`.
     """
+    from models.artifact import load_encoder, read_artifact
     from models.description import describe_stages, table
     from models.encoders import build_encoder
     from pretrain.config import PretrainConfig
     from training.config import load_config
+    from training.errors import InputError
     from training.profiling import count_flops
 
+    if args.config.endswith(".safetensors"):
+        if args.overrides or args.size is not None or args.channels is not None:
+            raise InputError(
+                f"{args.config}: a trained encoder is as it is; give no key=value, --size or "
+                "--channels with it, or give a config"
+            )
+        encoder = load_encoder(args.config)
+        _print_title(args.config, encoder, "those it was made for")
+        print(table(describe_stages(encoder, count_flops), encoder.input))
+        print(f"\n{_in_facts(read_artifact(args.config))}")
+        return
     config = load_config(PretrainConfig, args.config, args.overrides)
     contract, origin = _described_images(config, args.size, args.channels)
     encoder = build_encoder(
         config.encoder.model_copy(update={"initializer": None}), contract, seed=config.seed
     )
-    shape = f"{contract.channels}x{contract.height}x{contract.width}"
-    print(f"encoder of {config.name}: {config.encoder.kind}, on images of {shape} ({origin})\n")
+    _print_title(config.name, encoder, origin)
     print(table(describe_stages(encoder, count_flops), contract))
+
+
+def _print_title(name: str, encoder: Encoder, origin: str) -> None:
+    contract = encoder.input
+    shape = f"{contract.channels}x{contract.height}x{contract.width}"
+    print(f"encoder of {name}: {encoder.config.kind}, on images of {shape} ({origin})\n")
+
+
+def _in_facts(header: ArtifactHeader) -> str:
+    """What an encoder was trained on, how, and what the run said of it at its end."""
+    learned = header.trained_on
+    more = learned.model_extra or {}
+    objective = header.config.get("objective")
+    told = {
+        "objective": objective.get("kind") if isinstance(objective, dict) else None,
+        "images": f"{learned.images:,} of {learned.dataset or 'an unnamed set'}",
+        "labels": "; ".join(more.get("label_sources", ())) or None,
+        "began as": more.get("start", {}).get("encoder"),
+        "seed": header.seed,
+        **header.metrics,
+    }
+    return "\n".join(f"{name}: {value}" for name, value in told.items() if value is not None)
 
 
 def _described_images(

@@ -231,20 +231,31 @@ def first_difference(
     for key in ignore:
         now.pop(key, None)
         then.pop(key, None)
-    return _difference(now, then, "")
+    return difference(now, then)
 
 
-def _difference(
-    now: Mapping[str, Any], then: Mapping[str, Any], prefix: str
+def difference(
+    now: Mapping[str, Any], then: Mapping[str, Any], prefix: str = ""
 ) -> tuple[str, str, str] | None:
+    """Return (dotted key, value then, value now) of the first difference of nested values.
+
+    Lists of mappings are looked into; None where all are equal.
+    """
     for key in [*now, *(k for k in then if k not in now)]:
         name = f"{prefix}{key}"
         if key not in now or key not in then:
             old = show(then[key]) if key in then else "nothing"
             return name, old, show(now[key]) if key in now else "nothing"
-        if isinstance(now[key], dict) and isinstance(then[key], dict):
-            if found := _difference(now[key], then[key], f"{name}."):
+        parts = [_parts(value) for value in (now[key], then[key])]
+        if parts[0] and parts[1]:
+            if found := difference(parts[0], parts[1], f"{name}."):
                 return found
         elif now[key] != then[key]:
             return name, show(then[key]), show(now[key])
     return None
+
+
+def _parts(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, list) and all(isinstance(part, dict) for part in value):
+        return {str(place): part for place, part in enumerate(value)}
+    return value if isinstance(value, dict) else {}

@@ -23,7 +23,7 @@ from training.checkpoints import (
     read_progress,
 )
 from training.compute import on_main
-from training.config import dump_config, first_difference
+from training.config import difference, dump_config, first_difference
 from training.environment import describe_environment
 from training.errors import NO_SPACE, InputError
 from training.previews import grid_of, save_animation, save_png
@@ -255,12 +255,13 @@ class RunDirectory:
         if not file.exists():  # it died before it began
             return
         then = json.loads(file.read_text(encoding="utf-8"))
-        for key, value in provenance.items():
-            if then.get(key) != value:
-                raise InputError(
-                    f"{file}: {key} is {then.get(key)!r} there and {value!r} now; resume on what "
-                    "the run began with, or start anew with --overwrite"
-                )
+        found = difference(provenance, {key: then.get(key) for key in provenance})
+        if found:
+            key, before, now = found
+            raise InputError(
+                f"{file}: {key} is {before} there and {now} now; resume on what the run began "
+                "with, or start anew with --overwrite"
+            )
 
     def _begin_log(self, step: int, provenance: Mapping[str, Any]) -> None:
         file = self.path / "environment.json"
@@ -297,11 +298,11 @@ def _check(
             f"{path}: this run exists; {going_on}--overwrite removes it first, or choose another "
             "name"
         )
-    difference = first_difference(
+    found = first_difference(
         config, config_file.read_text(encoding="utf-8"), ignore=(*_PLACE_KEYS, *free)
     )
-    if difference:
-        key, then, now = difference
+    if found:
+        key, then, now = found
         raise InputError(
             f"{config_file}: {key} is {then} in this run and {now} now; resume with the same "
             "config, choose another name, or remove the run with --overwrite"

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 
 from data.pack import pack
 from models.__main__ import main
+from models.artifact import save_encoder
 from models.convnext import ConvNextEncoderConfig
 from models.description import describe_stages, receptive_fields
 from models.encoders import (
@@ -125,3 +126,36 @@ def test_a_mistake_is_one_line_and_status_2(
     assert main(["describe", str(folder / "digits.yaml"), *args]) == 2
     printed = capsys.readouterr()
     assert re.fullmatch(f"error: .*{said}.*\n", printed.err) and printed.out == ""
+
+
+def test_a_trained_encoder_says_what_it_learned_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "encoder.safetensors"
+    save_encoder(
+        file,
+        build_encoder(ConvEncoderConfig(widths=(4, 6)), CONTRACT, seed=0),
+        trained_on={
+            "fingerprint": "0",
+            "images": 1200,
+            "dataset": "Digits",
+            "labels": 1200,
+            "label_sources": ["camera from a column"],
+            "start": {"encoder": "runs/first/encoder.safetensors"},
+        },
+        config={"seed": 3, "objective": {"kind": "labels"}},
+        metrics={"steps": 70},
+    )
+    assert main(["describe", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert f"encoder of {file}: conv, on images of 1x64x48" in printed
+    assert re.search(r"stage2 +6 x 16 x 12 +7 x 7 ", printed)
+    assert printed.endswith(
+        "objective: labels\nimages: 1,200 of Digits\nlabels: camera from a column\n"
+        "began as: runs/first/encoder.safetensors\nseed: 3\nsteps: 70\n"
+    )
+    assert main(["describe", str(file), "--size", "32"]) == 2
+    assert "a trained encoder is as it is" in capsys.readouterr().err
+    file.write_bytes(b"nothing")
+    assert main(["describe", str(file)]) == 2
+    assert str(file) in capsys.readouterr().err

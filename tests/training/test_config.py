@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from training.config import dump_config, first_difference, load_config
+from training.config import difference, dump_config, first_difference, load_config
 from training.errors import InputError
 from training.optimizers import AdamWConfig, MomentumConfig, OptimizerConfig, SGDConfig
 from training.schedules import CosineSchedule, ScheduleConfig
@@ -111,6 +111,16 @@ def test_first_difference_names_key_and_both_values() -> None:
     assert first_difference(config, dump_config(config)) is None
     found = first_difference(other, dump_config(config), ignore=["name"])
     assert found == ("optimizer.lr", "0.003", "0.5")
+
+
+def test_a_difference_inside_a_list_of_mappings_is_named() -> None:
+    now = {"encoders": [{"name": "a"}, {"name": "b", "labels": 3}], "sizes": [1, 2]}
+    assert difference(now, now) is None
+    assert difference(now, {**now, "sizes": [1, 3]}) == ("sizes", "[1, 3]", "[1, 2]")
+    then = {**now, "encoders": [{"name": "a"}, {"name": "b", "labels": 5}]}
+    assert difference(now, then) == ("encoders.1.labels", "5", "3")
+    assert difference(now, {**now, "encoders": [{"name": "a"}]})[0] == "encoders.1"
+    assert difference({"map": {}}, {"map": {"key": 1}}) == ("map", "{'key': 1}", "{}")
 
 
 def test_numbers_are_those_of_yaml_1_2(path: Path) -> None:
