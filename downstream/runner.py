@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Generic, Protocol
+from typing import Generic
 
 import torch
 from accelerate import Accelerator
 
 from data.cores import available_cores
+from downstream.bench import Bench
 from downstream.ranks import ALONE, Ranks
 from downstream.results import (
     PARTS,
@@ -39,36 +40,6 @@ from training.signals import StopRequest
 _PROGRESS_LINES = 20
 # Below this, a second's work, starting processes takes longer than it saves.
 _FLOPS_WORTH_PROCESSES = 2 * 10**10
-
-
-class Bench(Protocol[Key, KeyedRow]):
-    """Computes the rows of groups; the result depends on config and inputs alone."""
-
-    accelerator: Accelerator
-
-    def groups(self) -> Sequence[tuple[Key, ...]]:
-        """Return every row that there is to be, those computed together in one group."""
-        ...
-
-    def provenance(self) -> dict[str, Any]:
-        """Return what a continued run must share with its beginning, fit for JSON."""
-        ...
-
-    def title(self) -> str:
-        """Return in words which rows there are to be."""
-        ...
-
-    def prepare(self, groups: Sequence[tuple[Key, ...]]) -> None:
-        """Compute what some groups share, before processes divide them."""
-        ...
-
-    def compute(self, group: tuple[Key, ...]) -> list[KeyedRow]:
-        """Return the rows of a group."""
-        ...
-
-    def flops(self, group: tuple[Key, ...]) -> int:
-        """Return about how many floating-point operations a group takes."""
-        ...
 
 
 def run_rows(

@@ -22,7 +22,7 @@ from training.errors import InputError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from downstream.runner import Bench
+    from downstream.bench import Bench
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 
