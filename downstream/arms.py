@@ -10,16 +10,15 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    StringConstraints,
     Tag,
     model_validator,
 )
 
 from downstream.heads.build import StudyHeadConfig
 from downstream.modes import Frozen, ModeConfig, Scratch
-from training.run_directory import RUN_NAME
+from training.names import RunName
 
-Label = Annotated[str, StringConstraints(pattern=RUN_NAME)]
+Label = RunName
 """What a user calls an encoder or a way to reuse it, fit for a folder or a table."""
 
 Arm = str

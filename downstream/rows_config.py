@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from training.run_directory import RUN_NAME
+from training.names import RunName
 
 
 class RowsConfig(BaseModel):
@@ -10,7 +10,7 @@ class RowsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=RUN_NAME, description="the folder below runs_dir")
+    name: RunName = Field(description="the folder below runs_dir")
     runs_dir: str = "runs"
     seed: int = Field(0, ge=0, description="of the draws of labels and of every fit")
     workers: PositiveInt | None = Field(

@@ -11,7 +11,7 @@ from downstream.heads.problems import ChosenInside
 from downstream.heads.softmax import SoftmaxConfig
 from downstream.modes import Auto, ModeConfig
 from downstream.recipes import Recipe
-from training.run_directory import RUN_NAME
+from training.names import RunName
 
 TaskKind = Literal["classes", "multi_label", "regression"]
 
@@ -39,7 +39,7 @@ class ReuseConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=RUN_NAME, description="the run's folder below runs_dir")
+    name: RunName = Field(description="the run's folder below runs_dir")
     runs_dir: str = "runs"
     seed: int = Field(0, ge=0, description="of the draw of labels and of every fit")
     encoder: str = Field(description="path of an encoder.safetensors")

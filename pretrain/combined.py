@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from torch import Tensor, nn
 
 from data.batches import Batches
@@ -36,12 +36,11 @@ from pretrain.variational import VariationalConfig
 from pretrain.vector_quantized import VectorQuantizedConfig
 from training.loop import BatchSource
 from training.monitoring import Monitor
+from training.names import PlainName
 from training.optimizers import OptimizerConfig
 from training.randomness import StepDraws, derive_seed
 from training.stage_rates import StageRatesConfig
 from training.trainable import Batch, Phase, PhaseLoss
-
-PartName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 
 OnePhaseConfig = Annotated[
     AutoencoderConfig
@@ -84,7 +83,7 @@ class CombinedConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["combined"] = "combined"
-    parts: Annotated[dict[PartName, PartConfig], Field(min_length=1)] = Field(
+    parts: Annotated[dict[PlainName, PartConfig], Field(min_length=1)] = Field(
         {"autoencoder": PartConfig()}, description="objectives by names of your own"
     )
     weighting: Literal["fixed", "uncertainty"] = Field(

@@ -38,10 +38,11 @@ from training.clipping import ClipConfig, NoClip
 from training.compute import ComputeConfig
 from training.early_stopping import EarlyStoppingConfig
 from training.health import HealthConfig
+from training.names import RunName
 from training.optimizers import AdamWConfig, OptimizerConfig
 from training.profiling import ProfileConfig
 from training.run import PreviewConfig
-from training.run_directory import RUN_NAME, LogConfig
+from training.run_directory import LogConfig
 from training.schedules import CosineSchedule, ScheduleConfig
 from training.stage_rates import StageRatesConfig
 from training.weight_penalties import RegularizationConfig
@@ -127,7 +128,7 @@ class PretrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=RUN_NAME, description="the run's folder below runs_dir")
+    name: RunName = Field(description="the run's folder below runs_dir")
     runs_dir: str = "runs"
     seed: int = Field(0, ge=0, description="of weights, order of the images, and every draw")
     steps: int | None = Field(None, ge=1, description="optimizer steps; give these or epochs")

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from data.indexed_store import IndexedStore
 from data.label_file import read_label_file
@@ -25,6 +25,7 @@ from data.shard_index import open_index
 from data.shards import expand_shards
 from data.store import ResidentStore, memory_of
 from training.errors import InputError
+from training.names import FunctionName
 
 Value = int | float | str
 Values = list[Value | None]
@@ -84,9 +85,7 @@ class Function(_Source):
     """
 
     kind: Literal["function"] = "function"
-    function: Annotated[str, StringConstraints(pattern=r"^[\w.]+:\w+$")] = Field(
-        "heuristics:label", description="MODULE:NAME"
-    )
+    function: FunctionName = Field("heuristics:label", description="MODULE:NAME")
 
     @property
     def origin(self) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from data.indexed_store import IndexedStore
@@ -22,8 +22,8 @@ from pretrain.label_sources import LabelSource, ShardNames, Value, Values, keys_
 from pretrain.supervised import LabelHeadsConfig
 from pretrain.targets import Target, Targets
 from training.errors import InputError
+from training.names import PlainName
 
-LabelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 _BESIDE = ("images", "places")
 """What a batch holds beside labels."""
 
@@ -46,7 +46,7 @@ class LabelsConfig(LabelHeadsConfig):
     """Learn labels that are there with the images (Caruana 1997)."""
 
     kind: Literal["labels"] = "labels"
-    labels: Annotated[dict[LabelName, LabelConfig], Field(min_length=1)] = Field(
+    labels: Annotated[dict[PlainName, LabelConfig], Field(min_length=1)] = Field(
         {"shard": LabelConfig(source=ShardNames())}, description="labels by names of your own"
     )
     on_missing: Literal["fatal", "leave_out"] = Field(

@@ -57,6 +57,9 @@ def explain(error: ErrorDetails, model: type[BaseModel], values: Any) -> tuple[K
         case "model_type" | "model_attributes_type" | "dict_type":
             hint = f"kind: {kinds[0]}" if kinds else "key: value"
             return keys, f"{found}; should be a mapping, such as {{{hint}}}"
+        case "too_short":
+            least = error["ctx"]["min_length"]
+            return keys, f"{found}; give {least} value{'s' if least > 1 else ''} at least"
         case "value_error" if isinstance(error["input"], dict):  # about several of its keys
             return keys, " ".join(error["msg"].removeprefix("Value error, ").split())
         case _:

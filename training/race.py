@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,14 +10,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from training.config import load_config
 from training.console import format_seconds
 from training.errors import InputError
-from training.run_directory import RUN_NAME
+from training.names import RunName
 from training.run_reading import Run, read_run
 from training.signals import StopRequest
 
@@ -35,7 +34,7 @@ class RaceConfig(BaseModel):
     overrides: tuple[str, ...] = Field(
         default=(), description="key=value in place of the base's, in every variant."
     )
-    variants: Mapping[str, tuple[str, ...]] = Field(
+    variants: Mapping[RunName, tuple[str, ...]] = Field(
         min_length=1, description="Name of a variant -> its own key=value."
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
@@ -43,16 +42,6 @@ class RaceConfig(BaseModel):
         description="Run every variant with each of these seeds, as NAME-seedN; none: once, with "
         "the base's seed.",
     )
-
-    @model_validator(mode="after")
-    def _names_are_folders(self) -> Self:
-        for name in self.variants:
-            if not re.fullmatch(RUN_NAME, name):
-                raise ValueError(
-                    f"found the variant {name!r}, which names a folder; use letters, digits, dots, "
-                    "dashes and underscores"
-                )
-        return self
 
     def runs(self) -> dict[str, list[str]]:
         """Return each run's overrides of the base by its name, in the order of the race."""

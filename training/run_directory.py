@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from accelerate.tracking import GeneralTracker
 
-RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""What a run may be called: it is a folder, a line of a table and part of a command."""
-
 DIVERGED = "diverged.txt"
 """The error that ended a run whose loss was not finite; removed where the run goes on."""
 

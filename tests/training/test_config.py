@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from training.config import difference, dump_config, first_difference, load_config
 from training.errors import InputError
+from training.names import RunName
 from training.optimizers import AdamWConfig, MomentumConfig, OptimizerConfig, SGDConfig
 from training.schedules import CosineSchedule, ScheduleConfig
 
@@ -21,8 +22,10 @@ class Data(BaseModel):
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = "x"
+    name: RunName = "x"
+    names: dict[RunName, int] = {}
     steps: int = 10
+    sizes: tuple[int, ...] = Field((1, 2), min_length=2)
     data: Data
     optimizer: OptimizerConfig = AdamWConfig(lr=3e-3, weight_decay=0.1)
     schedule: ScheduleConfig = CosineSchedule()
@@ -79,6 +82,9 @@ def test_the_same_kind_again_drops_nothing(path: Path) -> None:
         (DATA, ["data.shards={a: 1}"], "data.shards: found {{'a': 1}}; should be a valid string"),
         (DATA, ["data.shards.x=1"], "data.shards is 'a.tar', which has no key 'x'"),
         (DATA, ["steps"], "override 'steps': write key=value"),
+        (DATA, ["name=a/b"], "name: found 'a/b'; should be letters, digits, dots, dashes and"),
+        (DATA, ["names={a/b: 1}"], "names.a/b: found 'a/b'; should be letters, digits, dots"),
+        (DATA, ["sizes=[1]"], "sizes: found [1]; give 2 values at least"),
         ("steps: [1", [], "{path}: is not valid YAML: line 1, column 10"),
         ("steps: 1\nsteps: 2", [], "{path}: is not valid YAML: line 2, column 1: the key 'steps'"),
         ("[1]", [], "{path}: found [1]; a config is a mapping"),
@@ -124,7 +130,7 @@ def test_a_difference_inside_a_list_of_mappings_is_named() -> None:
 
 
 def test_numbers_are_those_of_yaml_1_2(path: Path) -> None:
-    path.write_text(DATA + "name: 10:20\noptimizer: {lr: 1e-3}")
+    path.write_text("data: {shards: 10:20}\noptimizer: {lr: 1e-3}")
     config = load_config(Config, path, ["optimizer.weight_decay=.5", "steps=010"])
-    assert (config.name, config.steps) == ("10:20", 10)
+    assert (config.data.shards, config.steps) == ("10:20", 10)
     assert config.optimizer == AdamWConfig(lr=0.001, weight_decay=0.5)
