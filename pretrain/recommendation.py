@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass
 
 from pretrain.label_free_scores import OPINIONS, mean_ranks
 from pretrain.recommend import Plan, best_first
-from pretrain.short_run import LEAST_STEPS, ShortRun
+from pretrain.short_run import LEAST_STEPS, Gap, ShortRun
 from training.console import format_seconds
 
-_STANDARD_ERRORS = 2.0
 _OVERDRAWN = 1.2
 _AGREEING = 0.7
 
@@ -25,8 +24,8 @@ class Ranked:
     Fields:
         run: its longest short run.
         accuracy, standard_error: of heads on images they have not seen; None without labels.
-        behind, behind_error: how far its accuracy is behind the first preset's on the same images,
-            and the standard error of that; None without labels, and of another round.
+        behind: how far its accuracy is behind the first preset's, below 0 where it is ahead; None
+            without labels, and of another round.
         place: mean place by the scores without labels among its round's runs.
     """
 
@@ -34,16 +33,8 @@ class Ranked:
     run: ShortRun
     accuracy: float | None
     standard_error: float | None
-    behind: float | None
-    behind_error: float | None
+    behind: Gap | None
     place: float
-
-    @property
-    def told_apart(self) -> bool:
-        """Whether it is measurably behind the first."""
-        if self.behind is None or self.behind_error is None:
-            return False
-        return self.behind > _STANDARD_ERRORS * self.behind_error
 
 
 @dataclass(frozen=True)
@@ -108,15 +99,10 @@ def recommendation(plan: Plan, runs: Sequence[ShortRun]) -> Recommendation:
 
 def _ranked(run: ShortRun, first: ShortRun, place: float) -> Ranked:
     if run.hits is None:
-        return Ranked(run.preset, run, None, None, None, None, place)
-    right, best = run.right(), first.right()
-    accuracy = float(right.mean())
-    error = math.sqrt(accuracy * (1 - accuracy) / len(right))
-    if run.round != first.round:
-        return Ranked(run.preset, run, accuracy, error, None, None, place)
-    gaps = best.astype(float) - right
-    gap_error = float(gaps.std(ddof=1) / math.sqrt(len(gaps)))
-    return Ranked(run.preset, run, accuracy, error, float(gaps.mean()), gap_error, place)
+        return Ranked(run.preset, run, None, None, None, place)
+    error = math.sqrt(run.accuracy * (1 - run.accuracy) / len(run.hits))
+    behind = run.behind(first) if run.round == first.round else None
+    return Ranked(run.preset, run, run.accuracy, error, behind, place)
 
 
 def _by_labels(ranking: Sequence[Ranked]) -> str:
@@ -129,13 +115,15 @@ def _by_labels(ranking: Sequence[Ranked]) -> str:
     if not rivals:
         return f"{best.preset} alone was left. {counted}"
     rival = rivals[0]
-    assert rival.behind is not None and rival.behind_error is not None
-    gap = f"{100 * rival.behind:.1f} ± {100 * rival.behind_error:.1f} points (standard error)"
-    if rival.told_apart:
-        return f"Certain enough: {best.preset} is ahead of {rival.preset} by {gap}. {counted}"
+    assert rival.behind is not None
+    points = f"{100 * abs(rival.behind.value):.1f} ± {100 * rival.behind.error:.1f} points"
+    ahead = "behind" if rival.behind.value < 0 else "ahead of"
+    gap = f"{best.preset} is {ahead} {rival.preset} by {points} (standard error)"
+    if rival.behind.measurable:
+        return f"Certain enough: {gap}. {counted}"
     return (
-        f"Not certain: {best.preset} is ahead of {rival.preset} by {gap}, which these labels "
-        f"do not tell apart; a longer --budget or a larger --count may. {counted}"
+        f"Not certain: {gap}, so that these labels do not tell them apart and the scores without "
+        f"labels have ordered them; a longer --budget or a larger --count may. {counted}"
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +37,24 @@ LEAST_STEPS = 5
 """That a run takes however little time there is."""
 _LONGEST = 1.5
 """A run that takes so many times its seconds, since its steps grow slower, is ended."""
+_STANDARD_ERRORS = 2.0
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far a run's accuracy is behind another's on the same images, a fraction, and how sure.
+
+    Fields:
+        error: its standard error.
+    """
+
+    value: float
+    error: float
+
+    @property
+    def measurable(self) -> bool:
+        """Whether it is behind by more than two standard errors."""
+        return self.value > _STANDARD_ERRORS * self.error
 
 
 class ShortRun(BaseModel):
@@ -75,6 +95,16 @@ class ShortRun(BaseModel):
     def right(self) -> np.ndarray:
         """Return which labelled images were told right, bool [N]."""
         return np.array([hit == "1" for hit in self.hits or ""])
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the labelled images that were told right, 0 without labels."""
+        return float(self.right().mean()) if self.hits else 0.0
+
+    def behind(self, other: ShortRun) -> Gap:
+        """Return how far it is behind another run with the same labels, two at least."""
+        gaps = other.right().astype(float) - self.right()
+        return Gap(float(gaps.mean()), float(gaps.std(ddof=1) / math.sqrt(len(gaps))))
 
 
 class Stores:

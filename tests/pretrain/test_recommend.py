@@ -84,16 +84,25 @@ def test_certainty_is_that_of_paired_differences(config: Path, shards: Path) -> 
     assert [one.preset for one in found.ranking] == ["digits", "other"]
     behind = found.ranking[1]
     gaps = np.repeat([0.0, 1.0, 0.0], [60, 20, 20])
-    assert behind.behind == pytest.approx(0.2)
-    assert behind.behind_error == pytest.approx(gaps.std(ddof=1) / 10)
-    assert behind.told_apart and found.certainty.startswith("Certain enough")
+    assert behind.behind is not None and behind.behind.value == pytest.approx(0.2)
+    assert behind.behind.error == pytest.approx(gaps.std(ddof=1) / 10)
+    assert behind.behind.measurable and found.certainty.startswith("Certain enough")
     assert "100 labels have chosen: they count" in found.certainty
     assert "80.0 ± 4.0" in ranking_table(found)
     assert str(config) in found.command and pattern in found.command
 
     close = [a_run("digits", 0, "1" * 51 + "0" * 49), a_run("other", 0, "0" * 50 + "1" * 50)]
     found = recommendation(plan, close)
-    assert found.certainty.startswith("Not certain") and not found.ranking[1].told_apart
+    assert found.certainty.startswith("Not certain: digits is ahead of other by 1.0 ± ")
+    by_scores = [close[0], close[1].model_copy(update={"rank": 9.0})]
+    found = recommendation(plan, by_scores)
+    assert [one.preset for one in found.ranking] == ["other", "digits"]
+    assert found.certainty.startswith("Not certain: other is behind digits by 1.0 ± ")
+    assert [run.preset for run in best_first([*clear, a_run("third", 0, "0" * 100, 9.0)], 0)] == [
+        "digits",
+        "other",
+        "third",
+    ]
 
     hurried = [close[0], close[1].model_copy(update={"steps": 5})]
     assert "5 steps alone of other: give a larger" in recommendation(plan, hurried).certainty
