@@ -151,8 +151,8 @@ def read_label_file(path: Path | str, *, may_be_empty: bool = False) -> LabelFil
             ) from None
     if header[:1] != [_KEY] or len(header) < 2 or len(set(header)) < len(header):
         raise DataError(
-            f"{path} line 1: found the columns {','.join(header) or 'none'}; the first is key, the "
-            "others have names of their own, such as key,label"
+            f"{path} line 1: found the columns {','.join(header) or 'none'}; the first is to be "
+            "called key, the others by names of their own, such as key,label"
         )
     if not lines:
         raise DataError(f"{path}: has a header and no line; give a line for each labelled image")

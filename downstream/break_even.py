@@ -122,7 +122,7 @@ def worth_in_words(entry: Worth, prices: Prices) -> str:
 def interval_in_words(entry: Worth) -> str:
     """The interval of the worth; in words where an end is beyond what was measured."""
     if entry.interval is None:
-        return "one draw: no interval"
+        return "no interval"
     low, high = (
         None if end is None else amount(end) for end in (entry.interval.low, entry.interval.high)
     )

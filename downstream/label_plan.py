@@ -50,7 +50,7 @@ def _checked(held_out: HeldOut) -> str:
 def _sure(interval: Bounds | None) -> str:
     """Such as " (95 %: 150 to 290)"."""
     if interval is None:
-        return " (one draw: no interval)"
+        return " (no interval)"
     low, high = interval.low, interval.high
     if low is None:
         return "" if high is None else f" (95 %: up to {_count(high)})"

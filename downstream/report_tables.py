@@ -18,7 +18,7 @@ from downstream.resampled_curves import Bounds
 from downstream.statistics import Difference, Interval, Scores, paired_difference
 from training.console import format_seconds
 
-NO_INTERVAL = "one draw: no interval"
+NO_INTERVAL = "no interval"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

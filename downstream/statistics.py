@@ -18,6 +18,8 @@ Scores = Mapping[tuple[int, int], float]
 Array = NDArray[np.float64]
 
 LEVEL = 0.95
+_ROUNDING = 1e-24
+"""A squared standard error below this is that of equal scores but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Interval:
 
     `n` counts the draws, `seeds` the seeds that were crossed with every draw (1: the spread
     between seeds is not covered). `low` and `high` are None with a single draw, which has no
-    spread to measure.
+    spread to measure, and where all are equal: scores are shares of a number of images, and two
+    draws fall on the same one now and then.
     """
 
     mean: float
@@ -176,7 +179,8 @@ def _difference(by_draw: Mapping[int, float], tables: Sequence[Array]) -> Differ
     if n < 2:
         return Difference(mean, None, None, n, seeds)
     variance, freedom = error_of_mean(values, [mean_squares(table) for table in tables])
+    if variance < _ROUNDING:
+        return Difference(mean, None, None, n, seeds)
     half = float(half_width(variance, freedom))
-    with np.errstate(divide="ignore"):
-        p = 2 * stats.t.sf(abs(mean) / np.sqrt(variance), freedom) if mean else 1.0
+    p = 2 * stats.t.sf(abs(mean) / np.sqrt(variance), freedom)
     return Difference(mean, mean - half, mean + half, n, seeds, float(p))

@@ -34,6 +34,8 @@ from training.errors import InputError
 from training.randomness import derive_seed
 
 _FOLDS = 5
+# With two, a head is fitted on one of its own class and two of each other, and never takes its own.
+_OF_A_CLASS = 3
 _RESAMPLES = 2000
 _CALIBRATION_IMAGES = 1000
 _STD_FLOOR = 0.1
@@ -148,9 +150,15 @@ def task_similarity(encoder: Path, shards: list[str], config: SimilarityConfig) 
     check_fit([pretrained], "SHARDS", store)
     images = labelled("shards", store)
     numbers = images.labels.numpy()
-    check_budget(numbers, config.count, 2 * len(np.unique(numbers)), key="count")
-    if len(np.unique(numbers)) < 2:
+    number = len(np.unique(numbers))
+    if number < 2:
         raise InputError("SHARDS: all samples have the same label; give two classes or more")
+    if config.count < _OF_A_CLASS * number:
+        raise InputError(
+            f"count: found {config.count:,} labels for {number:,} classes, too few to score a head "
+            f"on some of them; give {_OF_A_CLASS * number:,} or more"
+        )
+    check_budget(numbers, config.count, number, key="count")
     rows = budget_order(numbers, draw=0, seed=config.seed)[: config.count]
     _, classes = np.unique(numbers[rows], return_inverse=True)
     shown, labels = images.images[torch.from_numpy(rows)], torch.from_numpy(classes)

@@ -139,6 +139,10 @@ def describe(args: argparse.Namespace) -> None:
     from training.errors import InputError
     from training.profiling import count_flops
 
+    if Path(args.config).is_dir():
+        raise InputError(
+            f"{args.config}: is a folder; give a config, or the encoder.safetensors of a run"
+        )
     if args.config.endswith(".safetensors"):
         if args.overrides or args.size is not None or args.channels is not None:
             raise InputError(
@@ -167,14 +171,15 @@ def _print_title(name: str, encoder: Encoder, origin: str) -> None:
 
 def _in_facts(header: ArtifactHeader) -> str:
     """What an encoder was trained on, how, and what the run said of it at its end."""
+    from downstream.source_labels import source_labels
+
     learned = header.trained_on
-    more = learned.model_extra or {}
     objective = header.config.get("objective")
     told = {
         "objective": objective.get("kind") if isinstance(objective, dict) else None,
         "images": f"{learned.images:,} of {learned.dataset or 'an unnamed set'}",
-        "labels": "; ".join(more.get("label_sources", ())) or None,
-        "began as": more.get("start", {}).get("encoder"),
+        "learned from": source_labels(learned.model_dump()),
+        "began as": (learned.model_dump().get("start") or {}).get("encoder"),
         "seed": header.seed,
         **header.metrics,
     }

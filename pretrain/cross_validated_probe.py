@@ -17,6 +17,8 @@ from training.errors import InputError
 
 _GRID = 4
 _FOLDS = 5
+# With two, a head is fitted on one of its own class and two of each other, and never takes its own.
+_OF_A_CLASS = 3
 
 
 class CrossValidatedProbe:
@@ -35,12 +37,14 @@ class CrossValidatedProbe:
                 f"--labels: {store.labels_missing:,} of {len(store):,} samples have no label "
                 "(.cls); give shards whose samples are all labeled, or leave --labels out"
             )
-        if not 2 * _FOLDS <= count <= len(store):
-            raise InputError(
-                f"--count: found {count:,}; give {2 * _FOLDS} to {len(store):,}, as many images "
-                "as --labels hold"
-            )
         labels = store.labels.numpy()
+        number = len(np.unique(labels))
+        least = max(2 * _FOLDS, _OF_A_CLASS * number)
+        if not least <= count <= len(store):
+            raise InputError(
+                f"--count: found {count:,}; give {least:,} to {len(store):,}, {_OF_A_CLASS} for "
+                f"each of {number:,} classes at least and as many images as --labels hold at most"
+            )
         rows = budget_order(labels, draw=0, seed=seed)[:count]
         _, classes = np.unique(labels[rows], return_inverse=True)
         if classes.max() == 0:

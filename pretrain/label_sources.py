@@ -244,7 +244,8 @@ def _asked(
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
     if value is not None and not _is_value(value):
-        found = value if isinstance(value, float) else type(value).__name__
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        found = _shown_number(value) if is_number else type(value).__name__
         raise InputError(
             f"{where}: returned {found} for the sample {sample}; return an int, a finite float, a "
             "str, or None for no label"
@@ -257,6 +258,11 @@ def _is_value(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, Value):
         return False
     return isinstance(value, str) or abs(value) <= sys.float_info.max
+
+
+def _shown_number(value: float) -> str:
+    """A number that no label may be: one of Python's ints may be larger than any float."""
+    return f"a number beyond {sys.float_info.max:.1e}" if isinstance(value, int) else str(value)
 
 
 def _imported(name: str, key: str) -> tuple[Callable[[np.ndarray, str], Any], bytes]:

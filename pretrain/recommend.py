@@ -125,7 +125,9 @@ def make_plan(
             raise InputError(f"--presets: found {path.stem} twice; give each once")
         configs[path.stem] = str(path)
     if len(configs) < 2:
-        raise InputError(f"--presets: found {len(configs)}; give two or more to choose from")
+        raise InputError(
+            f"--presets: found {len(configs)}; give two or more, with commas between them"
+        )
     least = _LEAST_SECONDS * len(configs) * len(round_sizes(len(configs)))
     if not least <= seconds < math.inf:
         raise InputError(

@@ -238,9 +238,14 @@ def _what_next(
     curve = ["python", "-m", "downstream", "curve", "configs/downstream/quickstart.yaml"]
     curve += [f"name={config.name}-curve", f"encoder={artifact}"]
     shards = config.data.shards
-    has_test = store.info is not None and store.info.counts.get("test", 0) > 0
-    if isinstance(shards, str) and scheme_of(shards) is None and has_test:
+    if isinstance(shards, str) and scheme_of(shards) is None and store.info is not None:
         folder = Path(shards).parent
         curve += [f"data.{split}={folder / f'{split}-*.tar'}" for split in ("train", "test")]
     made = "there is" if result.status == "already_finished" else "wrote"
-    return f"{made} {artifact}\nnext: {shlex.join(curve)}"
+    told = [f"{made} {artifact}", f"next: {shlex.join(curve)}"]
+    if store.info is not None and not store.info.counts.get("test"):
+        told.append(
+            "for that the set needs test images, and has none: give python -m data pack "
+            "--test-share, or data.test of another set"
+        )
+    return "\n".join(told)

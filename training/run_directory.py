@@ -255,9 +255,11 @@ class RunDirectory:
         found = difference(provenance, {key: then.get(key) for key in provenance})
         if found:
             key, before, now = found
+            is_hash = key.endswith("sha256")
+            change = "has other content" if is_hash else f"is {before} there and {now}"
             raise InputError(
-                f"{file}: {key} is {before} there and {now} now; resume on what the run began "
-                "with, or start anew with --overwrite"
+                f"{file}: {key} {change} now; resume on what the run began with, or start anew "
+                "with --overwrite"
             )
 
     def _begin_log(self, step: int, provenance: Mapping[str, Any]) -> None:

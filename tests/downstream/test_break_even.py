@@ -63,7 +63,7 @@ def test_with_one_draw_a_bound_decides_only_where_it_can():
     ]
     found, words = told(entries, 5.0)
     assert [pays for pays, _ in found] == ["yes", "no", "yes", "unsure"]
-    assert "(one draw: no interval)" in words
+    assert "(no interval)" in words
 
 
 @pytest.mark.slow

@@ -470,7 +470,7 @@ def test_an_arm_without_a_style_is_drawn_and_named(tmp_path):
         ({"arms": ("scratch",)}, "There is nothing to compare"),
         ({"arms": ("frozen",)}, "There is nothing to compare"),
         ({"budgets": (100,)}, "100 labels"),
-        ({"draws": 1}, "one draw: no interval"),
+        ({"draws": 1}, "no interval"),
         ({"draws": 1, "budgets": (50,), "arms": ("frozen", "scratch")}, "single draw"),
         ({"budgets": (50, 100), "missing": {("scratch", 100, d, d) for d in range(5)}}, "not run"),
         ({"budgets": (50, 100), "missing": {("finetuned", 50, 0, 0)}}, "49 of 50"),

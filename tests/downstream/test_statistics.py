@@ -156,7 +156,8 @@ def test_p_values_are_those_of_the_paired_t_test():
     assert (found.p < 0.05) == (found.sign != 0)
     equal = paired_difference({(0, 0): 0.5, (1, 0): 0.6}, {(0, 0): 0.5, (1, 1): 0.6})
     constant = paired_difference({(0, 0): 0.5, (1, 0): 0.5}, {(0, 0): 0.25, (1, 1): 0.25})
-    assert (equal.p, constant.p) == (1.0, 0.0)
+    assert (equal.p, constant.p) == (None, None)  # a grid of shares, not a spread of zero
+    assert (constant.mean, constant.low, constant.high, constant.sign) == (0.25, None, None, 0)
 
 
 def test_holm_multiplies_by_what_is_left_to_test():

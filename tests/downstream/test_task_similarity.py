@@ -111,7 +111,7 @@ def test_an_encoder_that_knows_the_digits_is_told_from_one_that_does_not(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["count=5"], ["count", "5", "20"]),
+        (["count=29"], ["count", "29", "10 classes", "30"]),
         (["count=5000"], ["count", "5000", "1200"]),
         (["size=8"], ["SHARDS", "1x16x16", "1x8x8"]),
         (["grids=2"], ["grids"]),

@@ -141,7 +141,7 @@ def test_a_trained_encoder_says_what_it_learned_from(
             "dataset": "Digits",
             "labels": 1200,
             "label_sources": ["camera from a column"],
-            "start": {"encoder": "runs/first/encoder.safetensors"},
+            "start": {"encoder": "runs/first/encoder.safetensors", "trained_on": {}},
         },
         config={"seed": 3, "objective": {"kind": "labels"}},
         metrics={"steps": 70},
@@ -151,7 +151,8 @@ def test_a_trained_encoder_says_what_it_learned_from(
     assert f"encoder of {file}: conv, on images of 1x64x48" in printed
     assert re.search(r"stage2 +6 x 16 x 12 +7 x 7 ", printed)
     assert printed.endswith(
-        "objective: labels\nimages: 1,200 of Digits\nlabels: camera from a column\n"
+        "objective: labels\nimages: 1,200 of Digits\n"
+        "learned from: 1,200 labels: camera from a column\n"
         "began as: runs/first/encoder.safetensors\nseed: 3\nsteps: 70\n"
     )
     assert main(["describe", str(file), "--size", "32"]) == 2

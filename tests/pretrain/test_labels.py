@@ -189,7 +189,9 @@ def test_a_run_of_labels_resumes_exactly_and_says_what_it_read(
         MODULE.replace('"left" if', '"right" if').replace('e "right"', 'e "left"') + "# 2\n"
     )
     monkeypatch.delitem(sys.modules, heuristics)  # as in a new process
-    with pytest.raises(InputError, match=r"environment.json: data.labels_sha256 is"):
+    with pytest.raises(
+        InputError, match=r"environment.json: data.labels_sha256 has other content now"
+    ):
         train("name=killed", resume=True)
 
 

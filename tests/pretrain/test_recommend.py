@@ -223,7 +223,7 @@ def test_runs_on_other_images_of_the_same_name_are_not_taken(
         (["--presets", "digits.yaml,b.yaml", "stepz=3"], ["stepz"]),
         (
             ["--presets", "digits.yaml,b.yaml", "--labels", "SHARDS", "--count", "5"],
-            ["--count", "5", "300"],
+            ["--count", "5", "30 to 300", "10 classes"],
         ),
     ],
 )

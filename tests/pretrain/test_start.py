@@ -62,7 +62,9 @@ def test_training_goes_on_from_another_encoders_weights(
     assert_same_weights(tmp_path / "runs/second", tmp_path / "runs/killed")
     train("name=first", "objective={kind: supervised}", "steps=4", overwrite=True)
     (tmp_path / "runs/killed/checkpoints/LATEST").write_text("step-00000008\n")
-    with pytest.raises(InputError, match=r"environment.json: data.start.sha256 is"):
+    with pytest.raises(
+        InputError, match=r"environment.json: data.start.sha256 has other content now"
+    ):
         train("name=killed", f"start={FIRST}", resume=True)
 
 
