@@ -156,8 +156,8 @@ def _copies(config: CurveConfig, environment: Mapping[str, Any]) -> list[str]:
     kinds = "exact or near" if audit["compared"] == "near" else "exact"
     fate = "were left out of all scores" if config.data.remove_copies else "were kept"
     return [
-        f"Of these, {audit['test_images']:,} have an {kinds} copy among the images learned from; "
-        f"they {fate}."
+        f"Test images with an {kinds} copy among the images learned from "
+        f"({audit['test_images']:,} of these) {fate}."
     ]
 
 

@@ -118,7 +118,7 @@ def read_values(
         case ShardNames():
             return [*_shard_of_each(store, shards)]
         case Folders():
-            return [name.rpartition("/")[0] or None for name in keys_of(store)]
+            return _folders(keys_of(store), key)
         case Column():
             return _column(source, keys_of(store), key)
         case Function():
@@ -128,6 +128,16 @@ def read_values(
 def keys_of(store: ResidentStore | IndexedStore) -> list[str]:
     """Return the key of each image of a store."""
     return store.images.index.keys if isinstance(store, IndexedStore) else store.keys
+
+
+def _folders(names: Sequence[str], key: str) -> Values:
+    folders: Values = [name.rpartition("/")[0] or None for name in names]
+    if not any(folders):
+        raise InputError(
+            f"{key}.source: no key of data.shards is in a folder, the first: {names[0]}; "
+            "python -m data pack numbers images and keeps no folders: take kind column or function"
+        )
+    return folders
 
 
 def _shard_of_each(

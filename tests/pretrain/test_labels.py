@@ -223,7 +223,7 @@ def test_a_run_of_labels_resumes_exactly_and_says_what_it_read(
             {"source": {"kind": "column", "file": "n.json", "column": "hour"}},
             ["source.column", "'hour'", "one value", "train-0000000"],
         ),
-        ({"source": {"kind": "folder"}}, ["300 of 300", "first key"]),
+        ({"source": {"kind": "folder"}}, ["labels.a.source", "in a folder", "train-0000000"]),
     ],
 )
 def test_labels_that_cannot_be_learned_are_told_in_one_line(
