@@ -277,6 +277,11 @@ class StudySettings(RowsConfig):
             return self.draws
         return self.fit_of(arm).draws_for(budget, self.draws)
 
+    @property
+    def fewest_draws(self) -> int:
+        """The draws of the arm and budget that has the fewest."""
+        return min(self.draws_for(arm, budget) for arm in self.arm_names for budget in self.budgets)
+
 
 class CurveConfig(StudySettings):
     """One study: accuracy against the number of labels, with pretraining and without."""

@@ -118,10 +118,13 @@ def _data(config: CurveConfig, environment: Mapping[str, Any]) -> list[str]:
     budgets = budgets_in_words(config.budgets)
     told = study_source_labels(environment)
     how = "without labels" if told is None else f"with {told},"
+    few = config.fewest_draws
+    draws = f"{config.draws} random draws"
+    draws += "" if few == config.draws else f" ({few} at the least, where training takes long)"
     sentences = [
         f"Encoders were pretrained {how} on {images:,} images ({runs}).",
         f"Of the {train['images']:,} training images of {name}, {budgets} were labelled, in "
-        f"{config.draws} random draws; {_sampling(config)} Budgets are nested within a draw, all "
+        f"{draws}; {_sampling(config)} Budgets are nested within a draw, all "
         f"arms see the same draws, and accuracy is that on the {test['images']:,} test images.",
         *_copies(config, environment),
     ]

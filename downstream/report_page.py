@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from downstream.audit_file import StudyAuditReport
+from downstream.config import CurveConfig
 from downstream.gallery import Gallery, has_pretrained_arm
 from downstream.methods_text import methods
 from downstream.report_classes import class_table
@@ -226,13 +227,18 @@ def _facts(study: StudyFiles, encoders: Sequence[Pretraining]) -> list[tuple[str
         ("Pretrained on", f"{count(pretrained[0]['trained_on']['images'])} images"),
         *([] if told is None else [("Labels of pretraining", count(told.count))]),
         ("Tested on", f"{count(test['images'] - removed)} images"),
-        ("Draws", count(study.config.draws)),
+        ("Draws", _draws(study.config)),
         ("Pretraining runs", count(len(pretrained))),
     ]
     if seconds:
         each = " each" if len(seconds) > 1 else ""
         facts.append(("Pretraining took", duration(sum(seconds) / len(seconds)) + each))
     return facts
+
+
+def _draws(config: CurveConfig) -> str:
+    few = config.fewest_draws
+    return count(few) if few == config.draws else f"{count(few)} to {count(config.draws)}"
 
 
 def _encoder(number: int, encoder: Pretraining, losses: ThemedFigure | None) -> dict[str, Any]:

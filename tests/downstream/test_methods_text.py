@@ -22,6 +22,11 @@ ENVIRONMENT = {
     [
         ({}, ["50, 100", "5 random draws", "balanced", "2 pretraining runs"], ["newell2020useful"]),
         ({"draws": 1, "arms": ["raw_logistic"]}, ["no intervals", "raw pixels"], []),
+        (
+            {"budgets": [50, 100], "finetune": {"draws_from": {100: 2}}},
+            ["5 random draws (2 at the least"],
+            [],
+        ),
         ({"budgets": [10], "arms": ["hog_svm"]}, ["10 were labelled"], ["dalal2005hog"]),
         ({"imbalance": 10}, ["1/10 of the largest"], ["cao2019ldam"]),
         ({"sampling": "natural", "label_noise": 0.25}, ["as frequent as", "25\\,\\%"], []),
