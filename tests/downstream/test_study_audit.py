@@ -138,7 +138,10 @@ def test_copies_are_found_counted_scored_and_shown(study, planted, encoders, tmp
     assert "588 images" in removed_page.texts["dd"]
     config = load_config(CurveConfig, runs / "removed/config.yaml")
     environment = json.loads((runs / "removed/environment.json").read_text())
-    assert "9 have an exact or near copy" in methods(config, environment).paragraph
+    assert (
+        "exact or near copy among the images learned from (9 of these)"
+        in methods(config, environment).paragraph
+    )
     assert "left out of all scores" in methods(config, environment).paragraph
 
 
