@@ -52,6 +52,7 @@ def test_a_run_leaves_everything_that_is_promised(run_pretrain: Command, tmp_pat
 
     assert "python -m downstream curve" in done.stdout
     assert str(Path("runs/digits/encoder.safetensors")) in done.stdout
+    assert "the set needs test images, and has none" in done.stdout
 
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 9))
