@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import DataError, cause
+from data.errors import DataError
 
 _KEY = "key"
 _LABEL = "label"
@@ -145,10 +145,10 @@ def read_label_file(path: Path | str, *, may_be_empty: bool = False) -> LabelFil
         try:
             header = next(reader, [])
             lines = [(reader.line_num, row) for row in reader if row]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(
-                f"{path} line {reader.line_num + 1}: is no CSV: {cause(error)}"
-            ) from None
+        except csv.Error as error:
+            raise DataError(f"{path} line {reader.line_num}: is no CSV: {error}") from None
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: is not in UTF-8; save it as CSV in UTF-8") from None
     if header[:1] != [_KEY] or len(header) < 2 or len(set(header)) < len(header):
         raise DataError(
             f"{path} line 1: found the columns {','.join(header) or 'none'}; the first is to be "
@@ -159,7 +159,10 @@ def read_label_file(path: Path | str, *, may_be_empty: bool = False) -> LabelFil
     first: dict[str, int] = {}
     for line, row in lines:
         if len(row) != len(header):
-            raise DataError(f"{path} line {line}: {len(row)} cells, the header has {len(header)}")
+            raise DataError(
+                f"{path} line {line}: {len(row)} cells, the header has {len(header)}; give every "
+                "line as many, quoted where one holds a comma"
+            )
         if "" in (row[:1] if may_be_empty else row):
             column = header[row.index("")]
             raise DataError(
@@ -167,7 +170,10 @@ def read_label_file(path: Path | str, *, may_be_empty: bool = False) -> LabelFil
                 "without a label"
             )
         if row[0] in first:
-            raise DataError(f"{path} line {line}: the key {row[0]} stands in line {first[row[0]]}")
+            raise DataError(
+                f"{path} line {line}: the key {row[0]} stands in line {first[row[0]]}; name each "
+                "image once"
+            )
         first[row[0]] = line
     return LabelFile(
         path,

@@ -112,7 +112,7 @@ def _headline(comparison: Comparison, means: Mapping[int, Interval]) -> str:
     largest = max(measured, key=lambda budget: abs(differences[budget].mean))
     return (
         f"Pretraining makes no measurable difference here: with every number of labels the 95 % "
-        f"interval between {subject} and {control} contains zero (furthest from it with "
+        f"interval between {subject} and {control} contains zero (the largest gap, with "
         f"{_count(largest)} labels: {_gap(differences[largest], control)})."
     )
 
