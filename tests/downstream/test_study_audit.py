@@ -230,7 +230,7 @@ def test_a_study_does_not_go_on_where_other_images_have_copies(study, planted, t
     cached.write_text(json.dumps(found))
     capsys.readouterr()
     assert main(["curve", str(path)]) == 2
-    assert "audit is " in capsys.readouterr().err
+    assert "audit.test_images is " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
